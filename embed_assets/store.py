@@ -1,0 +1,318 @@
+"""Every path under the data directory, and the only ways to write there: whole or not at all.
+
+data/
+  dagster/                    DAGSTER_HOME: dagster.yaml (a link to the project's), runs, events, logs
+  repositories/NAME.git       bare mirrors of repositories given by URL
+  snippets/
+    cache/                    parsed definitions by git blob id and extractor version
+    snippets.parquet          SNIPPET_SCHEMA
+    snippets.json             counts, dropped by reason, commit and digest of each repository
+  pairs/
+    pairs.parquet             PAIR_SCHEMA, all splits
+    train.jsonl validation.jsonl test.jsonl
+    pairs.json                cut-off, counts, dropped by reason, digests
+    splits.json               the sticky cut-off T
+  benchmarks/DIGEST/          corpus.parquet queries.parquet qrels.tsv benchmark.json (written last)
+  benchmarks/current          relative link: the benchmark of the latest pairs
+  benchmarks/guard            relative link: the guard against forgetting
+  vectors/SPACE_ID/           embedded corpora, by digest of their texts
+  candidates/ID/
+    adapter/                  PEFT LoRA
+    model/                    merged weights in sentence-transformers layout: the artifact that would be served
+    curve.jsonl               one line per logged step
+    training.json             recipe, pairs digest, cut-off, seconds (written after adapter and model)
+    report.json               RecallReport (written last)
+    verdict.json              what the gate said of it
+  candidates/latest           relative link
+  models/checkpoints/ID/      immutable: model files, adapter/, golden.safetensors, report.json, manifest.json (last)
+  models/checkpoint-latest    relative link, replaced atomically: the only desired state
+  models/history.jsonl        promotions and rollbacks, in order
+  service/
+    service.json              URL, process id and admin token of the running service, mode 0600
+    live.json                 the service's own word on what it serves
+  alerts/RUN_ID               markers: this night has been told
+  reports/                    one HTML report a night
+  runs/ID/                    logs and time series of training processes
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class StoreError(RuntimeError):
+    """Something under the data directory is missing, unreadable or damaged."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The data directory's layout. Paths only: nothing is created until something is written."""
+
+    root: Path
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.root / "dagster"
+
+    @property
+    def repositories(self) -> Path:
+        return self.root / "repositories"
+
+    @property
+    def snippets(self) -> Path:
+        return self.root / "snippets" / "snippets.parquet"
+
+    @property
+    def snippets_manifest(self) -> Path:
+        return self.root / "snippets" / "snippets.json"
+
+    @property
+    def snippet_cache(self) -> Path:
+        return self.root / "snippets" / "cache"
+
+    @property
+    def pairs_dir(self) -> Path:
+        return self.root / "pairs"
+
+    @property
+    def pairs(self) -> Path:
+        return self.pairs_dir / "pairs.parquet"
+
+    @property
+    def pairs_manifest(self) -> Path:
+        return self.pairs_dir / "pairs.json"
+
+    @property
+    def splits(self) -> Path:
+        return self.pairs_dir / "splits.json"
+
+    @property
+    def benchmarks(self) -> Path:
+        return self.root / "benchmarks"
+
+    @property
+    def current_benchmark(self) -> Path:
+        return self.benchmarks / "current"
+
+    @property
+    def guard_benchmark(self) -> Path:
+        return self.benchmarks / "guard"
+
+    @property
+    def vectors(self) -> Path:
+        return self.root / "vectors"
+
+    @property
+    def candidates(self) -> Path:
+        return self.root / "candidates"
+
+    @property
+    def latest_candidate(self) -> Path:
+        return self.candidates / "latest"
+
+    def candidate(self, candidate_id: str) -> Path:
+        return self.candidates / _plain_name(candidate_id)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "models" / "checkpoints"
+
+    def checkpoint(self, checkpoint_id: str) -> Path:
+        return self.checkpoints / _plain_name(checkpoint_id)
+
+    @property
+    def checkpoint_latest(self) -> Path:
+        return self.root / "models" / "checkpoint-latest"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "models" / "history.jsonl"
+
+    @property
+    def service(self) -> Path:
+        return self.root / "service" / "service.json"
+
+    @property
+    def live(self) -> Path:
+        return self.root / "service" / "live.json"
+
+    @property
+    def alerts(self) -> Path:
+        return self.root / "alerts"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+
+def _plain_name(name: str) -> str:
+    """A file name that cannot leave its folder.
+
+    Raises:
+        StoreError: the name is empty, hidden, or holds anything but letters, digits, dot, dash and underscore.
+    """
+    if not name or name.startswith(".") or any(not (ch.isalnum() or ch in "._-") for ch in name):
+        raise StoreError(f"{name!r} is no id: allowed are letters, digits, dot, dash and underscore")
+    return name
+
+
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
+    """Replaces `path` atomically and durably: a reader sees the old content or the new, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def write_text(path: Path, content: str, *, mode: int = 0o644) -> None:
+    write_bytes(path, content.encode("utf-8"), mode=mode)
+
+
+def write_json(path: Path, document: Any, *, mode: int = 0o644) -> None:
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n", mode=mode)
+
+
+def write_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Replaces `path` atomically with what `write` puts at the temporary path it is given (a parquet table, say)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        write(Path(temporary))
+        os.chmod(temporary, 0o644)
+        sync_file(Path(temporary))
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def read_json(path: Path) -> Any:
+    """The document at `path`.
+
+    Raises:
+        StoreError: there is no such file, or it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StoreError(f"{path} does not exist") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise StoreError(f"{path} is damaged or cannot be read: {error}; delete it and run again") from error
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A folder to fill; it takes the name `path` only when the block ends without an error.
+
+    Raises:
+        StoreError: `path` exists already; directories are immutable once they have their name.
+    """
+    if path.exists():
+        raise StoreError(f"{path} exists already and is immutable")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        os.chmod(temporary, 0o755)
+        for folder, _, names in os.walk(temporary):
+            for name in names:
+                sync_file(Path(folder) / name)
+            sync_directory(Path(folder))
+        os.rename(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_directory(path.parent)
+
+
+def point_link(link: Path, target: Path) -> None:
+    """Points the relative symbolic link `link` at `target`, atomically: there is no moment without it."""
+    link.parent.mkdir(parents=True, exist_ok=True)
+    temporary = link.parent / f".{link.name}.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(temporary, link)
+    sync_directory(link.parent)
+
+
+def append_line(path: Path, document: Any) -> None:
+    """Appends one JSON document as a line, durably."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(document, ensure_ascii=False, sort_keys=True) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The documents of a JSON-lines file; a last line cut off by a crash is left out. Empty without the file."""
+    if not path.exists():
+        return []
+    documents = []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line:
+            continue
+        try:
+            documents.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise StoreError(f"{path}, line {number} is damaged: {error}") from error
+    return documents
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def directory_digests(directory: Path) -> dict[str, str]:
+    """SHA-256 of every file below `directory`, by POSIX path relative to it.
+
+    Raises:
+        StoreError: the directory holds a symbolic link, which could point anywhere.
+    """
+    digests = {}
+    for path in sorted(directory.rglob("*")):
+        name = path.relative_to(directory).as_posix()
+        if path.is_symlink():
+            raise StoreError(f"{directory} holds a symbolic link, {name}; links are refused")
+        if path.is_file():
+            digests[name] = file_sha256(path)
+    return digests
+
+
+def sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

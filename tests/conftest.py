@@ -1,0 +1,24 @@
+"""Fixtures for all tests: no network, no model hub, a data directory of its own for each test."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from embed_assets.store import Store
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the machine that runs the tests reaches them."""
+    for variable in list(os.environ):
+        if variable.startswith("EMBED_ASSETS_") or variable == "DAGSTER_HOME":
+            monkeypatch.delenv(variable)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "data")
