@@ -293,8 +293,8 @@ def _refuse_unknown_variables() -> None:
             shown = value if len(value) <= 40 else f"{value[:37]}..."
             nearest = difflib.get_close_matches(variable.upper(), sorted(known), n=4, cutoff=0.3)
             raise SettingsError(
-                f"unknown environment variable {variable}={shown}; allowed: {ENVIRONMENT_PREFIX}SECTION__KEY with a key "
-                f"of the settings file, nearest are {', '.join(nearest)}"
+                f"unknown environment variable {variable}={shown}; allowed: {ENVIRONMENT_PREFIX}SECTION__KEY with "
+                f"a key of the settings file, nearest are {', '.join(nearest)}"
             )
 
 

@@ -24,7 +24,7 @@ data/
     report.json               RecallReport (written last)
     verdict.json              what the gate said of it
   candidates/latest           relative link
-  models/checkpoints/ID/      immutable: model files, adapter/, golden.safetensors, report.json, manifest.json (last)
+  models/checkpoints/ID/      immutable: model files, adapter/, golden.safetensors, report.json, manifest.json
   models/checkpoint-latest    relative link, replaced atomically: the only desired state
   models/history.jsonl        promotions and rollbacks, in order
   service/
