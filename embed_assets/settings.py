@@ -9,6 +9,7 @@ Environment variables are `EMBED_ASSETS_` and the key, sections joined by two un
 import difflib
 import functools
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,8 +25,14 @@ from pydantic_settings.sources import EnvSettingsSource
 ENVIRONMENT_PREFIX = "EMBED_ASSETS_"
 SETTINGS_FILE_VARIABLE = "EMBED_ASSETS_CONFIG"
 """Names the settings file; without it `embed_assets.toml` in the working directory is read, if there is one."""
-SECRET_VARIABLES = ("EMBED_ASSETS_ADMIN_TOKEN", "EMBED_ASSETS_API_KEY", "EMBED_ASSETS_SERVICE_URL")
-"""Variables of the environment that are read where they are needed and are no settings."""
+PLAIN_VARIABLES = (
+    "EMBED_ASSETS_ADMIN_TOKEN",
+    "EMBED_ASSETS_API_KEY",
+    "EMBED_ASSETS_SERVICE_URL",
+    "EMBED_ASSETS_TERMINAL",
+    "EMBED_ASSETS_ERROR_FILE",
+)
+"""Variables that are read where they are needed and are no settings: secrets, and what a parent tells its child."""
 DEFAULT_FILE = "embed_assets.toml"
 
 
@@ -246,8 +253,29 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None 
         raise SettingsError(_one_line(error, path)) from error
     except PydanticSettingsError as error:
         raise SettingsError(f"bad value in the environment: {error}; sections and lists are written as JSON") from error
-    root = path.parent if path is not None else Path.cwd()
-    return settings.model_copy(update={"data_dir": (root / settings.data_dir.expanduser()).resolve()})
+    return _anchored(settings, path.parent if path is not None else Path.cwd())
+
+
+def _anchored(settings: Settings, root: Path) -> Settings:
+    """Relative paths of the settings count from the settings file's folder."""
+
+    def absolute(path: str | Path) -> Path:
+        return (root / Path(path).expanduser()).resolve()
+
+    repositories = tuple(
+        repository.model_copy(
+            update={
+                "source": str(absolute(repository.source)) if is_local_path(repository.source) else repository.source,
+                "issues": absolute(repository.issues) if repository.issues is not None else None,
+            }
+        )
+        for repository in settings.repositories
+    )
+    queries = settings.pairs.queries_file
+    pairs = settings.pairs.model_copy(update={"queries_file": absolute(queries) if queries is not None else None})
+    return settings.model_copy(
+        update={"data_dir": absolute(settings.data_dir), "repositories": repositories, "pairs": pairs}
+    )
 
 
 def settings_file(file: Path | None = None) -> Path | None:
@@ -260,9 +288,16 @@ def settings_file(file: Path | None = None) -> Path | None:
 
 
 def derived_name(source: str) -> str:
-    """`https://host/team/shop.git` -> `shop`, `package:networkx` -> `networkx`."""
-    last = source.removeprefix("package:").rstrip("/").replace(":", "/").rsplit("/", 1)[-1]
-    return last.removesuffix(".git") or Path(source).expanduser().resolve().name or "repository"
+    """`https://host/team/shop.git` -> `shop`, `package:networkx` -> `networkx`, `.` -> the folder's name."""
+    last = source.removeprefix("package:").rstrip("/").replace(":", "/").rsplit("/", 1)[-1].removesuffix(".git")
+    if last in ("", ".", "..", "~"):
+        last = Path(source).expanduser().resolve().name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", last).strip(".-") or "repository"
+
+
+def is_local_path(source: str) -> bool:
+    """Whether a repository's source is a path, rather than a URL, `host:path`, or `package:NAME`."""
+    return "://" not in source and not re.match(r"^[^/.~][^/]*:", source)
 
 
 def setting_keys(section: type[BaseModel] = Settings, prefix: str = "") -> dict[str, FieldInfo]:
@@ -287,7 +322,7 @@ def _merge(document: dict[str, Any], update: Mapping[str, Any]) -> None:
 def _refuse_unknown_variables() -> None:
     known = {f"{ENVIRONMENT_PREFIX}{key.replace('.', '__')}".upper() for key in setting_keys()}
     known |= {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in Settings.model_fields}
-    known |= {SETTINGS_FILE_VARIABLE, *SECRET_VARIABLES}
+    known |= {SETTINGS_FILE_VARIABLE, *PLAIN_VARIABLES}
     for variable, value in os.environ.items():
         if variable.upper().startswith(ENVIRONMENT_PREFIX) and variable.upper() not in known:
             shown = value if len(value) <= 40 else f"{value[:37]}..."
