@@ -258,10 +258,14 @@ def point_link(link: Path, target: Path) -> None:
 
 
 def append_line(path: Path, document: Any) -> None:
-    """Appends one JSON document as a line, durably."""
+    """Appends one JSON document as a line, durably; a line that a crash cut off is taken out first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(document, ensure_ascii=False, sort_keys=True) + "\n")
+    line = json.dumps(document, ensure_ascii=False, sort_keys=True) + "\n"
+    with path.open("a+b") as file:
+        file.seek(0)
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+        file.write(line.encode("utf-8"))
         file.flush()
         os.fsync(file.fileno())
 
