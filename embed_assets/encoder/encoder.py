@@ -1,0 +1,111 @@
+"""A loaded model: texts to unit vectors, the same for every stage.
+
+The class holds the model, its tokenizer and what both need to be used right. It is stateless between calls, so
+that several threads may encode at once.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from embed_assets import models
+from embed_assets.encoder import digest
+from embed_assets.encoder.tokens import Affixes, TokenRows, token_rows
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["passage", "query"]
+CPU_BATCH_TOKENS = 1536
+"""On a CPU small batches stay in its caches: measured best between 1,000 and 2,000 tokens (docs/training.md)."""
+DEVICE_BATCH_TOKENS = 32_768
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoder:
+    """A model ready to embed. Build one with `encoder.load.load_encoder`."""
+
+    path: Path
+    """Folder the model was loaded from."""
+    model: "torch.nn.Module" = field(repr=False)
+    """The transformer, without any pooling head; a LoRA adapter is injected in place."""
+    tokenizer: Any = field(repr=False)
+    affixes: Affixes = field(repr=False)
+    pooling: models.Pooling
+    query_prompt: str
+    passage_prompt: str
+    max_tokens: int
+    """Longest input, prompt and special tokens included; what is longer is cut."""
+    dimension: int
+    causal: bool
+    spec: models.BaseModel | None = None
+
+    @property
+    def device(self) -> "torch.device":
+        return next(self.model.parameters()).device
+
+    @property
+    def precision(self) -> str:
+        """Data type of the computation, such as `float32`."""
+        return str(next(self.model.parameters()).dtype).removeprefix("torch.")
+
+    @cached_property
+    def space_id(self) -> str:
+        """Which vector space the vectors belong to: of the folder as loaded, not of an adapter in training."""
+        model = digest.model_digest(self.path)
+        return digest.space_id(model, dimension=self.dimension, max_tokens=self.max_tokens, precision=self.precision)
+
+    def tokenise(self, texts: Sequence[str], kind: Kind = "passage") -> TokenRows:
+        """Token ids of each text, prompt and special tokens included; `.truncated` counts the texts that were cut."""
+        prompt = self.query_prompt if kind == "query" else self.passage_prompt
+        return token_rows(self.tokenizer, self.affixes, [prompt + text for text in texts], self.max_tokens)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        kind: Kind = "passage",
+        batch_tokens: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:  # (texts, dim) float32, unit rows
+        """Vectors of `texts`, in their order.
+
+        Args:
+            kind: which prompt stands in front.
+            batch_tokens: tokens of one forward pass, padding included; the device's best when not given.
+            progress: called with the number of texts finished since the last call.
+        """
+        return self.encode_rows(self.tokenise(texts, kind), batch_tokens=batch_tokens, progress=progress)
+
+    def encode_rows(
+        self,
+        rows: Sequence[Sequence[int]],
+        *,
+        batch_tokens: int | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:  # (rows, dim) float32, unit rows
+        """Vectors of texts that are tokenised already."""
+        import torch
+
+        from embed_assets.encoder.padded import length_batches
+        from embed_assets.encoder.paths import choose_path, embed_tokens
+
+        path = choose_path(self, "auto")
+        budget = batch_tokens or (CPU_BATCH_TOKENS if self.device.type == "cpu" else DEVICE_BATCH_TOKENS)
+        vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                for indices in length_batches([len(row) for row in rows], budget):
+                    batch = embed_tokens(self, [rows[index] for index in indices], path)
+                    vectors[indices] = batch.float().cpu().numpy()
+                    if progress is not None:
+                        progress(len(indices))
+        finally:
+            self.model.train(was_training)
+        return vectors
