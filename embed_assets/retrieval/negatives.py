@@ -1,0 +1,65 @@
+"""Hard negatives: documents that a model puts near a query and that do not answer it.
+
+The cap relative to the positive's score keeps out documents that probably do answer it (Moreira et al. 2024,
+NV-Retriever, arXiv 2407.15831: TopK-PercPos at 95%). It knows vectors and row numbers only.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from embed_assets.retrieval.exact import Floats, Indices, RetrievalError, score_blocks, top_k_of
+
+NO_DOCUMENT = -1
+
+
+def mine_hard_negatives(
+    query_vectors: Floats,
+    corpus_vectors: Floats,
+    positive_index: Sequence[int] | Indices,
+    excluded: Sequence[Sequence[int]],
+    *,
+    count: int,
+    cap: float = 0.95,
+    block: int | None = None,
+) -> Indices:
+    """The `count` best documents below the cap of each query, exactly, best first.
+
+    Args:
+        query_vectors: (queries, dim), unit rows.
+        corpus_vectors: (documents, dim), unit rows.
+        positive_index: (queries,) row of each query's positive.
+        excluded: per query, rows that must not be mined: its other positives, duplicates, test definitions.
+        count: negatives wanted of each query.
+        cap: a document scoring above this share of the positive's score is left out.
+        block: queries scored at once.
+
+    Returns:
+        (queries, count) rows of the corpus; `NO_DOCUMENT` (-1) fills the end where there are too few.
+
+    Raises:
+        RetrievalError: lengths or dimensions differ, a row lies outside the corpus, or a value is not finite.
+    """
+    positives = np.asarray(positive_index, dtype=np.int64)
+    documents = len(corpus_vectors)
+    if not (len(positives) == len(excluded) == len(query_vectors)):
+        raise RetrievalError(
+            f"{len(query_vectors)} queries, {len(positives)} positives, {len(excluded)} lists of excluded rows; "
+            "allowed: equally many"
+        )
+    if count < 1 or not 0 < cap <= 1:
+        raise RetrievalError(f"count = {count}, cap = {cap}; allowed: count of 1 or more, cap above 0 and at most 1")
+    if len(positives) and (positives.min() < 0 or positives.max() >= documents):
+        raise RetrievalError(f"a positive lies outside the corpus; allowed rows: 0 to {documents - 1}")
+    mined = np.full((len(positives), count), NO_DOCUMENT, dtype=np.int64)
+    for start, scores in score_blocks(query_vectors, corpus_vectors, block=block):
+        here = slice(start, start + len(scores))
+        positive = np.take_along_axis(scores, positives[here, None], axis=1)  # (block, 1)
+        # Below zero a share of the score lies above it: there the positive itself is the cap.
+        scores[scores > np.minimum(cap * positive, positive)] = -np.inf
+        np.put_along_axis(scores, positives[here, None], -np.inf, axis=1)
+        for row, rows in enumerate(excluded[here]):
+            scores[row, list(rows)] = -np.inf
+        found, best = top_k_of(scores, min(count, documents))
+        mined[here, : found.shape[1]] = np.where(np.isneginf(best), NO_DOCUMENT, found)
+    return mined

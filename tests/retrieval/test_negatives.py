@@ -1,0 +1,44 @@
+"""Mined negatives against a slow, obvious implementation."""
+
+import numpy as np
+import pytest
+
+from embed_assets.retrieval.exact import RetrievalError
+from embed_assets.retrieval.negatives import NO_DOCUMENT, mine_hard_negatives
+
+
+def obvious(scores: np.ndarray, positive: int, excluded: list[int], count: int, cap: float) -> list[int]:
+    limit = min(cap * scores[positive], scores[positive])
+    order = np.argsort(-scores, kind="stable")
+    found = [int(row) for row in order if scores[row] <= limit and row != positive and row not in excluded]
+    return (found + [NO_DOCUMENT] * count)[:count]
+
+
+@pytest.mark.parametrize("block", [1, 5, None])
+def test_agrees_with_the_obvious_implementation(block: int | None) -> None:
+    random = np.random.default_rng(0)
+    queries = random.standard_normal((23, 6)).astype(np.float32)
+    corpus = random.standard_normal((50, 6)).astype(np.float32)
+    positives = random.integers(0, 50, 23)
+    excluded = [random.integers(0, 50, 4).tolist() for _ in range(23)]
+    mined = mine_hard_negatives(queries, corpus, positives, excluded, count=7, cap=0.8, block=block)
+    scores = queries @ corpus.T
+    expected = [obvious(scores[row], int(positives[row]), excluded[row], 7, 0.8) for row in range(23)]
+    np.testing.assert_array_equal(mined, expected)
+
+
+def test_documents_near_the_positive_are_left_out() -> None:
+    query = np.asarray([[1.0, 0.0]], dtype=np.float32)
+    corpus = np.asarray([[1.0, 0.0], [0.97, 0.0], [0.94, 0.0], [0.1, 0.0]], dtype=np.float32)
+    assert mine_hard_negatives(query, corpus, [0], [[]], count=3).tolist() == [[2, 3, NO_DOCUMENT]]
+    assert mine_hard_negatives(query, corpus, [0], [[2]], count=1).tolist() == [[3]]
+
+
+def test_lengths_and_rows_are_checked() -> None:
+    vectors = np.ones((2, 3), dtype=np.float32)
+    with pytest.raises(RetrievalError, match="2 queries, 1 positives"):
+        mine_hard_negatives(vectors, vectors, [0], [[], []], count=1)
+    with pytest.raises(RetrievalError, match="outside the corpus"):
+        mine_hard_negatives(vectors, vectors, [0, 2], [[], []], count=1)
+    with pytest.raises(RetrievalError, match="count = 0"):
+        mine_hard_negatives(vectors, vectors, [0, 1], [[], []], count=0)
