@@ -1,0 +1,78 @@
+"""Alerts: one for each run, to a real HTTP server, and an undelivered one is an error, not silence."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from embed_assets.alerts import Alert, AlertError, send_alert
+from embed_assets.settings import AlertSettings
+from embed_assets.store import Store
+
+ALERT = Alert(run_id="0123456789ab", job="nightly", failed_checks=["finetuned_adapter.recall_beats_live: p = 0.4"])
+
+
+class Webhook(ThreadingHTTPServer):
+    """Remembers what was posted; answers with `status`."""
+
+    def __init__(self) -> None:
+        self.posted: list[dict[str, object]] = []
+        self.status = 200
+        super().__init__(("127.0.0.1", 0), _Handler)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Webhook
+
+    def do_POST(self) -> None:  # noqa: N802 - the name http.server calls
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.posted.append(json.loads(body))
+        self.send_response(self.server.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def webhook() -> Iterator[Webhook]:
+    with Webhook() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_a_run_is_told_once(webhook: Webhook, store: Store) -> None:
+    settings = AlertSettings(webhook_url=webhook.url)
+    assert send_alert(ALERT, settings, store)
+    assert not send_alert(ALERT, settings, store)
+    [body] = webhook.posted
+    assert body["run_id"] == ALERT.run_id
+    assert "recall_beats_live: p = 0.4" in str(body["text"])
+
+
+def test_without_a_webhook_nothing_is_sent(store: Store) -> None:
+    assert not send_alert(ALERT, AlertSettings(), store)
+
+
+def test_a_webhook_that_refuses_is_an_error_and_the_run_counts_as_untold(webhook: Webhook, store: Store) -> None:
+    settings = AlertSettings(webhook_url=webhook.url)
+    webhook.status = 500
+    with pytest.raises(AlertError, match="answered 500"):
+        send_alert(ALERT, settings, store)
+    webhook.status = 200
+    assert send_alert(ALERT, settings, store)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/", "nonsense", "http://[/"])
+def test_a_webhook_that_cannot_be_reached_is_an_error(store: Store, url: str) -> None:
+    with pytest.raises(AlertError, match="cannot be reached"):
+        send_alert(ALERT, AlertSettings(webhook_url=url, timeout_seconds=2), store)
