@@ -63,7 +63,9 @@ def send_alert(alert: Alert, settings: AlertSettings, store: Store) -> bool:
         with httpx.Client(transport=httpx.HTTPTransport(retries=2), timeout=settings.timeout_seconds) as client:
             client.post(settings.webhook_url, json=body).raise_for_status()
     except httpx.HTTPStatusError as error:
-        raise AlertError(f"the webhook answered {error.response.status_code} to the alert of run {alert.run_id}") from error
+        raise AlertError(
+            f"the webhook answered {error.response.status_code} to the alert of run {alert.run_id}"
+        ) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise AlertError(f"the webhook cannot be reached: {type(error).__name__}: {error}") from error
     write_json(marker, body)

@@ -104,23 +104,31 @@ class TrainingSettings(Section):
     """Fine-tuning. An unset dial is derived from the number of pairs, the model and the device."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; `auto` takes CUDA, then Metal (mps), then the CPU."""
     path: Literal["auto", "padded", "packed", "fused"] = "auto"
     """How batches run through the model; `auto` picks the fastest that the device and the model allow."""
     epochs: int | None = Field(default=None, ge=1, le=1000)
+    """Passes over the training pairs."""
     batch_size: int | None = Field(default=None, ge=2, le=65536)
     """Rows whose positives are each other's negatives."""
     learning_rate: float | None = Field(default=None, gt=0, le=1)
+    """Peak of the schedule, after warm-up."""
     temperature: float = Field(default=0.05, gt=0, le=10)
     """Of the InfoNCE loss: similarities are divided by it."""
     lora_rank: int | None = Field(default=None, ge=1, le=1024)
+    """Rank of the adapter's matrices."""
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
+    """Share of the steps in which the learning rate rises."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Of AdamW, on the adapter's weights."""
     delta_scale: float | None = Field(default=None, gt=0, le=1)
     """Share of the learnt change that is merged: below 1 trades gain for less forgetting."""
     seed: int = 42
+    """Same inputs, same seed, same adapter."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; all cores when unset."""
     timeout_minutes: int = Field(default=360, ge=1)
+    """A training that takes longer is stopped, and nothing changes."""
 
 
 class GateSettings(Section):
@@ -144,9 +152,11 @@ class ServingSettings(Section):
     """The live embedder."""
 
     host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback wants EMBED_ASSETS_API_KEY."""
     port: int = Field(default=8756, ge=0, le=65535)
     """0 picks a free port."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to embed; `auto` takes CUDA, then Metal (mps), then the CPU."""
     max_inputs: int = Field(default=2048, ge=1)
     """Inputs of one request."""
     max_request_tokens: int = Field(default=300_000, ge=1)
@@ -154,14 +164,18 @@ class ServingSettings(Section):
     drain_seconds: float = Field(default=30.0, ge=0)
     """How long a replaced model may finish its requests."""
     threads: int | None = Field(default=None, ge=1)
+    """CPU threads; all cores when unset."""
 
 
 class ScheduleSettings(Section):
     """When the night begins."""
 
     cron: str = "0 2 * * *"
+    """Five cron fields; daily at 02:00."""
     time_zone: str = "UTC"
+    """Name in the IANA time zone database that the cron fields are read in."""
     enabled: bool = True
+    """Whether the schedule runs as soon as the daemon does."""
 
     @field_validator("time_zone")
     @classmethod
@@ -185,6 +199,7 @@ class AlertSettings(Section):
     webhook_url: str = ""
     """Receives a POST with a JSON body (`text` as Slack reads it, and fields); nothing is sent when empty."""
     timeout_seconds: float = Field(default=10.0, gt=0)
+    """How long the webhook may take."""
 
 
 class Settings(BaseSettings):

@@ -9,6 +9,7 @@ import pytest
 from embed_assets.settings import (
     PairsSettings,
     RepositorySettings,
+    Section,
     Settings,
     SettingsError,
     derived_name,
@@ -144,6 +145,8 @@ def test_the_commented_file_stays_valid_with_every_default_switched_on(tmp_path:
     assert Settings(**document).pairs == PairsSettings()
 
 
-def test_every_setting_that_is_not_plain_by_name_says_what_it_means() -> None:
-    documented = field_docs(PairsSettings)
-    assert all(documented.values())
+def test_every_setting_says_what_it_means() -> None:
+    sections = [kind.annotation for kind in Settings.model_fields.values()]
+    for section in (RepositorySettings, *sections):
+        if isinstance(section, type) and issubclass(section, Section):
+            assert all(field_docs(section).values()), section

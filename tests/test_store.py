@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from embed_assets import store as store_module
 from embed_assets.store import (
     Store,
     StoreError,
@@ -31,7 +30,7 @@ def test_a_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytes
     def full_disk(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_module.os, "fsync", full_disk)
+    monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_json(path, {"version": 2})
     assert read_json(path) == {"version": 1}
