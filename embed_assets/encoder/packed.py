@@ -35,10 +35,16 @@ class PackedAttentionError(RuntimeError):
 class PackedEncoder(Protocol):
     """What this path needs of an encoder."""
 
-    model: Any
-    """A transformers model, possibly wrapped by PEFT."""
-    pooling: Literal["mean", "last", "cls"]
-    device: Any
+    @property
+    def model(self) -> Any:
+        """A transformers model, possibly wrapped by PEFT."""
+        ...
+
+    @property
+    def pooling(self) -> Literal["mean", "last", "cls"]: ...
+
+    @property
+    def device(self) -> Any: ...
 
 
 @dataclass(slots=True)
@@ -83,7 +89,7 @@ def packed_supported(encoder: PackedEncoder) -> str | None:
     if str(getattr(encoder.device, "type", encoder.device)).split(":")[0] != "cuda":
         return f"variable-length attention needs CUDA, the encoder is on {encoder.device}"
     try:
-        import torch.nn.attention.varlen  # noqa: F401
+        import torch.nn.attention.varlen
     except ImportError:
         import torch
 
@@ -156,7 +162,7 @@ def pool(hidden: "torch.Tensor", packed: PackedRows, pooling: str) -> "torch.Ten
 
 
 def _unwrapped(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _attention_dropout(config: Any) -> float:
@@ -175,7 +181,7 @@ def _packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     cu_seq_lens_q: "torch.Tensor | None" = None,
-    max_length_q: int | None = None,
+    max_length_q: int = 0,
     **kwargs: Any,
 ) -> tuple["torch.Tensor", None]:
     running = _active.get()
@@ -214,7 +220,7 @@ def _cuda_varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     q, k, v = (states.to(torch.bfloat16) for states in (query, key, value))
-    grouped = {"enable_gqa": True} if _takes_enable_gqa() and q.shape[1] != k.shape[1] else {}
+    grouped: dict[str, Any] = {"enable_gqa": True} if _takes_enable_gqa() and q.shape[1] != k.shape[1] else {}
     window = (-1, 0) if causal else (-1, -1)
     attended = varlen_attn(
         q, k, v, boundaries, boundaries, longest, longest, scale=scale, window_size=window, **grouped

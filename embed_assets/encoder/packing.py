@@ -29,7 +29,7 @@ class PackedRows:
     token_ids: "torch.Tensor"
     """(tokens,) int64"""
     positions: "torch.Tensor"
-    """(tokens,) int64, from zero in each document"""
+    """(tokens,) int64, from zero in each document; zero in the padding"""
     boundaries: "torch.Tensor"
     """(rows + dummies + 1,) int32: document i is tokens boundaries[i] to boundaries[i + 1]"""
     rows: int
@@ -82,7 +82,8 @@ def pack(
 
     joined = np.zeros(2 * tokens + len(boundaries), dtype=np.int32)  # ids, positions, boundaries: one copy for all
     joined[:real_tokens] = np.fromiter(chain.from_iterable(rows), dtype=np.int32, count=real_tokens)
-    joined[tokens : 2 * tokens] = np.arange(tokens) - np.repeat(boundaries[:-1], np.diff(boundaries))
+    starts = np.repeat(boundaries[: len(rows)], lengths)
+    joined[tokens : tokens + real_tokens] = np.arange(real_tokens) - starts  # padding stays at 0: always a valid one
     joined[2 * tokens :] = boundaries
 
     on_host = torch.from_numpy(joined)
