@@ -54,4 +54,5 @@ def _ranks(scores: Floats) -> npt.NDArray[np.int64]:
     below: npt.NDArray[np.int64] = np.stack(
         [np.searchsorted(row, values, side="left") for row, values in zip(ascending, scores, strict=True)]
     )
-    return scores.shape[1] - below
+    ranks: npt.NDArray[np.int64] = scores.shape[1] - below
+    return ranks
