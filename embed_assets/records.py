@@ -31,6 +31,11 @@ def digest_of_json(document: Any) -> str:
     return digest_of(json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
 
 
+def query_digest(text: str) -> str:
+    """Digest of a query's text, case and white space ignored: how training manifests remember what was learnt from."""
+    return digest_of(" ".join(text.lower().split()))
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Snippet:
     """One definition of a tree: a function, method, class or module, with its documentation taken out."""
@@ -113,7 +118,7 @@ class Pair:
     """What was written together (a commit, a file): the unit that is resampled in significance tests."""
     weight: float = 1.0
     written_at: int = 0
-    """Author time of the query in seconds since 1970; 0 where there is no history."""
+    """When the query was written, in seconds since 1970: a commit's committer time; 0 where there is no history."""
 
 
 PAIR_SCHEMA: Mapping[str, Any] = {
@@ -226,6 +231,8 @@ class RecallReport:
     """ISO 8601, UTC."""
     seconds: float = 0.0
     notes: tuple[str, ...] = field(default_factory=tuple)
+    leaks: tuple[str, ...] = field(default_factory=tuple)
+    """What the candidate, or the live model, was trained on and is asked here, in sentences; empty when all is well."""
 
     @property
     def digest(self) -> str:
@@ -249,6 +256,7 @@ class RecallReport:
             claimed = values.pop("digest")
             values["slices"] = tuple(_slice_from_json(part) for part in values["slices"])
             values["notes"] = tuple(values.get("notes", ()))
+            values["leaks"] = tuple(values.get("leaks", ()))
             report = cls(**values)
         except (KeyError, TypeError, ValueError) as error:
             raise ReportCorruptError(f"not a recall report: {error!r}") from error

@@ -31,3 +31,13 @@ def recall_at(ranks: Ranks, k: int = CUT) -> Doubles:
 def first_ranks(ranks: Ranks) -> npt.NDArray[np.int64]:
     """Rank of the first relevant document. (queries,)"""
     return np.asarray([found[0] for found in ranks], dtype=np.int64)
+
+
+def mean_reciprocal_rank(ranks: Ranks, cut: int = CUT) -> float:
+    """Mean over queries of `reciprocal_rank`; 0 without queries."""
+    return float(reciprocal_rank(ranks, cut).mean()) if len(ranks) else 0.0
+
+
+def mean_recall(ranks: Ranks, k: int = CUT) -> float:
+    """Mean over queries of `recall_at`; 0 without queries."""
+    return float(recall_at(ranks, k).mean()) if len(ranks) else 0.0
