@@ -39,6 +39,8 @@ class BaseModel:
     """Default of the longest input, special tokens included."""
     position_limit: int
     """Longest input that the architecture has positions for."""
+    matryoshka_dimensions: tuple[int, ...] = ()
+    """Shorter dimensions that the model was trained to be cut to; none where it was not."""
     causal: bool = False
     """Attention direction, pinned at load (docs/models.md says why)."""
     appends_end_token: bool = False
@@ -94,6 +96,7 @@ CATALOGUE: Mapping[str, BaseModel] = {
             pooling="mean",
             lora_targets=("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2"),
             dimension=1024,
+            matryoshka_dimensions=(32, 64, 128, 256, 512, 768),
             parameters=559_000_000,
             max_tokens=1024,
             position_limit=8192,
