@@ -1,0 +1,314 @@
+"""From repositories to pairs and benchmarks: one night's work, in the order in which it is decided.
+
+Histories first, because they decide the cut-off T; then the trees at T; then the queries of each source with their
+sides; then what stands too near to what is judged is taken out; then everything is written, the manifest last.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+
+import polars as pl
+
+from embed_assets.evaluation.benchmark import write_benchmark
+from embed_assets.pairs.changes import CHANGES_VERSION, CommitQuery, commit_queries
+from embed_assets.pairs.corpus import Corpus, corpus_of
+from embed_assets.pairs.guard import build_guard
+from embed_assets.pairs.history import History, read_history
+from embed_assets.pairs.manifest import PairsError, PairsManifest, counts, digest_of_pairs, notes_on, read_manifest
+from embed_assets.pairs.separation import Sketches, merge_repeated, separate, without_learnt
+from embed_assets.pairs.sides import Sides, decide_sides, read_sides, write_sides
+from embed_assets.pairs.sources import Proposal, commit_proposals, docstring_proposals
+from embed_assets.pairs.tables import benchmark_of, pair_rows, write_json_lines
+from embed_assets.records import SNIPPET_SCHEMA, Benchmark, digest_of, digest_of_json, query_digest
+from embed_assets.settings import RepositorySettings, Settings
+from embed_assets.snippets.cache import cache_version
+from embed_assets.snippets.entries import RepositoryError
+from embed_assets.snippets.git_source import GitSource
+from embed_assets.snippets.repositories import Source, open_source
+from embed_assets.snippets.tree import snippets_at, tree_filter
+from embed_assets.store import Store, StoreError, file_sha256, point_link, write_file, write_json, write_text
+
+PAIRS_VERSION = "1"
+"""Raise it whenever the same repositories would yield other pairs: the next night builds them anew."""
+EXAMPLES = 12
+FUTURE_SECONDS = 86_400
+"""Commits dated further ahead than a day have a wrong clock, and would freeze the cut-off in the future."""
+SOURCES = ("docstring", "commit")
+
+
+@dataclass
+class _Night:
+    """What one build gathers on its way."""
+
+    settings: Settings
+    store: Store
+    now: int
+    dropped: Counter[str] = field(default_factory=Counter)
+    failed: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Repository:
+    """An open source, and the queries of its history; without history both are empty."""
+
+    settings: RepositorySettings
+    source: Source
+    history: History | None = None
+    queries: tuple[CommitQuery, ...] = ()
+
+
+def build_pairs(settings: Settings, store: Store) -> PairsManifest:
+    """Writes `store.pairs`, the JSON lines, `store.current_benchmark` and `store.guard_benchmark`, the manifest last.
+
+    A night on which nothing changed returns the manifest that is there.
+
+    Raises:
+        PairsError: no repository can be read, or what was read gives no training row.
+        SidesError: the record of sides is damaged.
+        RepositoryError: never for a single repository; those are named in the manifest's `failed`.
+    """
+    if unknown := sorted(settings.pairs.sources.keys() - set(SOURCES)):
+        raise PairsError(f"pairs.sources: unknown source {unknown[0]!r}; allowed: {', '.join(SOURCES)}")
+    if not settings.repositories:
+        raise PairsError("no repository is configured; write a settings file with `embed-assets init` and name one")
+    started = time.monotonic()
+    night = _Night(settings, store, now=int(time.time()))
+    with ExitStack() as stack:
+        sources = _open(night, stack)
+        inputs = _inputs_digest(night, sources)
+        if (unchanged := _unchanged(store, inputs)) is not None:
+            return unchanged
+        with night.step("history"):
+            repositories = [_with_history(night, repository, source) for repository, source in sources]
+        sides = _sides(night, repositories)
+        with night.step("trees"):
+            corpus = corpus_of([_tree(night, repository, sides) for repository in repositories])
+        with night.step("queries"):
+            proposals = _proposals(night, repositories, corpus, sides)
+    return _write(night, sides, corpus, proposals, inputs, started)
+
+
+def _open(night: _Night, stack: ExitStack) -> list[tuple[RepositorySettings, Source]]:
+    sources = []
+    for repository in night.settings.repositories:
+        try:
+            source = open_source(repository, night.store)
+        except RepositoryError as error:
+            night.failed[repository.name] = str(error)
+            continue
+        stack.callback(source.close)
+        night.notes += [source.notice] if source.notice else []
+        sources.append((repository, source))
+    if not sources:
+        reasons = " | ".join(f"{name}: {reason}" for name, reason in night.failed.items())
+        raise PairsError(f"no repository can be read, so there are no pairs. {reasons}")
+    return sources
+
+
+def _with_history(night: _Night, repository: RepositorySettings, source: Source) -> _Repository:
+    if not isinstance(source, GitSource) or not repository.history or not night.settings.pairs.sources.get("commit"):
+        return _Repository(settings=repository, source=source)
+    history = read_history(source, max_commits=night.settings.pairs.max_commits)
+    queries = commit_queries(
+        source,
+        history,
+        paths=tree_filter(source, source.entries()),
+        cache=night.store.pairs_dir / "changes",
+        dropped=night.dropped,
+    )
+    dated = [query for query in queries if query.commit.committed_at <= night.now + FUTURE_SECONDS]
+    night.dropped["commit_dated_in_future"] += len(queries) - len(dated)
+    return _Repository(settings=repository, source=source, history=history, queries=tuple(dated))
+
+
+def _sides(night: _Night, repositories: list[_Repository]) -> Sides:
+    previous = read_sides(night.store.splits)
+    sides = decide_sides(
+        previous,
+        [query.commit.committed_at for repository in repositories for query in repository.queries],
+        test_queries=night.settings.pairs.test_queries,
+        with_history={repository.source.name: repository.history is not None for repository in repositories},
+        decided_at=night.now,
+    )
+    if sides != previous:
+        write_sides(night.store.splits, sides)
+    return sides
+
+
+def _tree(night: _Night, repository: _Repository, sides: Sides) -> pl.DataFrame:
+    """The tree at T; as it is where there is no history. A history that begins after T has no tree yet."""
+    source, revision = repository.source, ""
+    if repository.history is not None and sides.cutoff:
+        assert isinstance(source, GitSource)
+        revision = source.commit_at(sides.cutoff)
+        if not revision:
+            night.notes.append(f"{source.name} has no commit before the cut-off; it is learnt from once T moves on")
+            return pl.DataFrame(schema=dict(SNIPPET_SCHEMA))
+    table, _ = snippets_at(source, night.store, revision, notices=night.notes)
+    return table
+
+
+def _proposals(night: _Night, repositories: list[_Repository], corpus: Corpus, sides: Sides) -> list[Proposal]:
+    weights, found = night.settings.pairs.sources, []
+    if weights.get("docstring"):
+        found += docstring_proposals(corpus, sides, night.dropped)
+    for repository in repositories:
+        if repository.history is not None:
+            found += commit_proposals(
+                repository.source.name, repository.history, repository.queries, corpus, sides, night.dropped
+            )
+    return [replace(proposal, weight=weights.get(proposal.source, 1.0)) for proposal in found]
+
+
+def _write(
+    night: _Night, sides: Sides, corpus: Corpus, proposals: list[Proposal], inputs: str, started: float
+) -> PairsManifest:
+    store, sketches = night.store, Sketches()
+    with night.step("separation"):
+        learnt = _learnt_queries(store)
+        merged = merge_repeated(without_learnt(proposals, learnt, night.dropped), night.dropped)
+        kept = _newest(night, separate(merged, sketches, night.dropped))
+    with night.step("negatives"):
+        pairs = pair_rows(kept, corpus, sketches, hard_negatives=night.settings.pairs.hard_negatives)
+    if not pairs.filter(pl.col("split") == "train").height:
+        raise PairsError(_why_none(night, corpus))
+    with night.step("benchmark"):
+        benchmark = benchmark_of([proposal for proposal in kept if proposal.split == "test"], corpus, sides.cutoff)
+    with night.step("guard"):
+        training = [proposal for proposal in kept if proposal.split != "test"]
+        guard = build_guard(training, sketches, store.pairs_dir / "guard")
+    with night.step("write"):
+        _remember(store, learnt, pairs)
+        write_file(store.pairs, pairs.write_parquet)
+        write_json_lines(pairs, corpus, store.pairs_dir)
+        point_link(store.current_benchmark, write_benchmark(benchmark, store.benchmarks))
+        point_link(store.guard_benchmark, write_benchmark(guard, store.benchmarks))
+    manifest = _manifest(night, sides, corpus, pairs, benchmark, guard, inputs, time.monotonic() - started)
+    write_json(store.pairs_manifest, manifest.to_json())
+    return manifest
+
+
+def _newest(night: _Night, proposals: list[Proposal]) -> list[Proposal]:
+    """At most `pairs.max_pairs` training rows, the newest first; docs, which have no date, go first."""
+    most = night.settings.pairs.max_pairs
+    if most is None:
+        return proposals
+    train = sorted(
+        (proposal for proposal in proposals if proposal.split == "train"),
+        key=lambda proposal: (-proposal.written_at, digest_of(proposal.source, proposal.query)),
+    )
+    kept, rows = [], 0
+    for proposal in train:
+        if rows + len(proposal.answers) <= most:
+            kept.append(proposal)
+            rows += len(proposal.answers)
+    night.dropped["above_max_pairs"] += sum(len(proposal.answers) for proposal in train) - rows
+    return [*kept, *(proposal for proposal in proposals if proposal.split != "train")]
+
+
+def _learnt_queries(store: Store) -> set[str]:
+    """Digests of all queries that ever stood on the training side."""
+    path = store.pairs_dir / "learnt.txt"
+    return set(path.read_text(encoding="ascii").split()) if path.exists() else set()
+
+
+def _remember(store: Store, learnt: set[str], pairs: pl.DataFrame) -> None:
+    """Written before the pairs are: after a crash it may hold too much, which costs a test query, never too little."""
+    now = learnt | {query_digest(text) for text in pairs.filter(pl.col("split") == "train")["query"].to_list()}
+    if now != learnt:
+        write_text(store.pairs_dir / "learnt.txt", "\n".join(sorted(now)) + "\n")
+
+
+def _inputs_digest(night: _Night, sources: list[tuple[RepositorySettings, Source]]) -> str:
+    pairs = night.settings.pairs
+    files = [pairs.queries_file, *(repository.issues for repository, _ in sources)]
+    return digest_of_json(
+        {
+            "versions": [PAIRS_VERSION, CHANGES_VERSION, cache_version(), sys.version],
+            "pairs": pairs.model_dump(mode="json"),
+            "repositories": [[repository.model_dump(mode="json"), source.head] for repository, source in sources],
+            "files": [file_sha256(path) for path in files if path is not None and path.exists()],
+            "failed": sorted(night.failed),
+        }
+    )
+
+
+def _unchanged(store: Store, inputs: str) -> PairsManifest | None:
+    """The manifest that is there, if it was made from the same inputs and all it speaks of is there too."""
+    paths = (store.pairs_manifest, store.pairs, store.splits, store.current_benchmark, store.guard_benchmark)
+    if not all(path.exists() for path in paths):
+        return None
+    try:
+        manifest = read_manifest(store)
+    except StoreError:
+        return None
+    named = (store.current_benchmark.resolve().name, store.guard_benchmark.resolve().name)
+    same = manifest.inputs_digest == inputs and named == (manifest.benchmark_digest, manifest.guard_digest)
+    sides = read_sides(store.splits)
+    return manifest if same and sides is not None and sides.cutoff == manifest.cutoff else None
+
+
+def _why_none(night: _Night, corpus: Corpus) -> str:
+    reasons = (
+        ", ".join(f"{reason} {count}" for reason, count in night.dropped.most_common(5) if count) or "nothing found"
+    )
+    documented = sum(1 for function in corpus.functions.values() if function.doc)
+    return (
+        f"no training pair in {len(corpus.functions)} functions, {documented} of them documented (dropped: {reasons}); "
+        f"add a repository with docs or a history, or give queries in `pairs.queries_file`"
+    )
+
+
+def _manifest(
+    night: _Night,
+    sides: Sides,
+    corpus: Corpus,
+    pairs: pl.DataFrame,
+    benchmark: Benchmark,
+    guard: Benchmark,
+    inputs: str,
+    seconds: float,
+) -> PairsManifest:
+    learnt = pairs.filter(pl.col("split") != "test")
+    return PairsManifest(
+        cutoff=sides.cutoff,
+        rows=pairs.height,
+        by_split=counts(pairs, "split"),
+        by_source=counts(learnt, "source"),
+        by_language=counts(learnt, "language"),
+        by_repository=counts(learnt, "repository"),
+        test_queries=counts(benchmark.queries, "source"),
+        corpus=benchmark.corpus.height,
+        duplicates=len(corpus.functions) - len(corpus.representatives),
+        guard_queries=guard.queries.height,
+        guard_corpus=guard.corpus.height,
+        dropped={reason: count for reason, count in sorted(night.dropped.items()) if count},
+        failed=night.failed,
+        notes=(*dict.fromkeys(night.notes), *notes_on(benchmark)),
+        examples=_examples(learnt),
+        pairs_digest=digest_of_pairs(pairs),
+        benchmark_digest=benchmark.digest,
+        guard_digest=guard.digest,
+        inputs_digest=inputs,
+        seconds=round(seconds, 3),
+        seconds_by_step=night.seconds,
+    )
+
+
+def _examples(learnt: pl.DataFrame) -> tuple[dict[str, str], ...]:
+    """Rows of every source and repository in turn, the same as long as the pairs are the same."""
+    shuffled = learnt.sort("pair_id").with_columns(turn=pl.col("pair_id").cum_count().over("source", "repository"))
+    chosen = shuffled.sort("turn", "source", "repository").head(EXAMPLES)
+    return tuple(chosen.select("source", "repository", "query", "positive").to_dicts())

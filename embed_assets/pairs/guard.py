@@ -1,0 +1,141 @@
+"""The guard against forgetting: docs of the Python standard library and the functions they describe.
+
+It needs no download and resembles nobody's own code. A night that teaches a model the team's code at the price of
+everyone else's shows here. The guard wins nothing: what resembles the training rows leaves the guard, not the training.
+Knows nothing of models and margins.
+"""
+
+import sys
+from pathlib import Path
+
+import polars as pl
+
+from embed_assets.pairs.corpus import Corpus, Function, corpus_of
+from embed_assets.pairs.docs import doc_query
+from embed_assets.pairs.near_duplicates import near_pairs
+from embed_assets.pairs.separation import Sketches, taken_answers
+from embed_assets.pairs.sources import Proposal
+from embed_assets.pairs.wording import masked, says_more_than
+from embed_assets.records import QUERY_SCHEMA, SNIPPET_SCHEMA, Benchmark, digest_of, query_digest
+from embed_assets.snippets.cache import cache_version
+from embed_assets.snippets.extract import definition_id_of, snippet_id_of
+from embed_assets.snippets.package_source import STANDARD_LIBRARY, standard_library
+from embed_assets.snippets.parse import parse
+from embed_assets.store import write_file
+
+GUARD_QUERIES = 1_000
+"""A margin of one to two points of reciprocal rank needs about a thousand queries to be told from chance."""
+GUARD_DOCUMENTS = 2_000
+"""Every answer, and as many functions beside them. The whole library would cost a CPU minutes a model."""
+RESERVE = 200
+"""More queries than needed are drawn, in case some resemble the training rows."""
+
+
+def build_guard(training: list[Proposal], sketches: Sketches, cache: Path) -> Benchmark:
+    """The guard for a model that learns from `training`: the same every night as long as nothing of it is learnt.
+
+    Args:
+        training: what is learnt from, validation included.
+        sketches: shared with the rest of the night.
+        cache: folder that keeps the library's functions until another Python or extractor comes.
+    """
+    library = _library(cache)
+    drawn = _drawn(library)
+    kept = _unlike(drawn, training, sketches)[:GUARD_QUERIES]
+    asked = {function.definition_id for function, _ in kept}
+    beside = sorted(
+        (function for function in library.documents() if function.definition_id not in asked),
+        key=lambda function: digest_of("guard document", function.definition_id),
+    )
+    documents = asked | {function.definition_id for function in beside[: max(0, GUARD_DOCUMENTS - len(asked))]}
+    corpus = library.table().filter(pl.col("document_id").is_in(sorted(documents)))
+    queries = pl.DataFrame([_query(function, text) for function, text in kept], schema=dict(QUERY_SCHEMA))
+    return Benchmark(
+        name="guard", digest=Benchmark.digest_for(corpus, queries), cutoff=0, corpus=corpus, queries=queries
+    )
+
+
+def _drawn(library: Corpus) -> list[tuple[Function, str]]:
+    """Documented functions with their query, each text once, in an order that depends on nothing but their names."""
+    found: dict[str, tuple[Function, str]] = {}
+    for function in sorted(library.documents(), key=lambda function: digest_of("guard query", function.definition_id)):
+        text, _ = doc_query(function.doc)
+        if text and says_more_than(text, [function.name]):
+            found.setdefault(query_digest(text), (function, text))
+        if len(found) == GUARD_QUERIES + RESERVE:
+            break
+    return list(found.values())
+
+
+def _unlike(
+    drawn: list[tuple[Function, str]], training: list[Proposal], sketches: Sketches
+) -> list[tuple[Function, str]]:
+    """Without what resembles a training row, in its query or in its answer."""
+    as_proposals = [
+        Proposal(source="guard", split="test", query=text, answers=(function,), repository="", group_id="")
+        for function, text in drawn
+    ]
+    learnt = [answer for proposal in training for answer in proposal.answers]
+    taken = taken_answers(learnt, as_proposals, sketches)
+    resembling = {
+        place
+        for _, place, _ in near_pairs(
+            [sketches.of_query(proposal.query) for proposal in training],
+            [sketches.of_query(text) for _, text in drawn],
+        )
+    }
+    return [
+        (function, text)
+        for place, (function, text) in enumerate(drawn)
+        if place not in resembling and function.snippet_id not in taken
+    ]
+
+
+def _query(function: Function, text: str) -> dict[str, object]:
+    return {
+        "query_id": digest_of("guard", function.definition_id, text),
+        "text": text,
+        "masked_text": masked(text, [function.name]),
+        "source": "guard",
+        "repository": function.repository,
+        "language": function.language,
+        "group_id": digest_of(function.repository, function.path),
+        "written_at": 0,
+        "relevant": [function.definition_id],
+    }
+
+
+def _library(cache: Path) -> Corpus:
+    """Functions of the running Python's library; parsed once for each Python and extractor."""
+    key = digest_of(STANDARD_LIBRARY, sys.version, cache_version())[:16]
+    file = cache / f"{key}.parquet"
+    if not file.exists():
+        write_file(file, _parsed_library().write_parquet)
+    return corpus_of([pl.read_parquet(file)])
+
+
+def _parsed_library() -> pl.DataFrame:
+    rows = []
+    with standard_library() as source:
+        entries = [entry for entry in source.entries() if entry.path.endswith(".py")]
+        contents = dict(source.read(entry.blob_id for entry in entries))
+        for entry in entries:
+            if "/test" in f"/{entry.path}":
+                continue
+            for definition in parse(contents[entry.blob_id], "python").definitions:
+                rows.append(
+                    {
+                        **{name: getattr(definition, name) for name in _OF_DEFINITION},
+                        "definition_id": definition_id_of(source.name, entry.path, definition),
+                        "snippet_id": snippet_id_of("python", definition.code),
+                        "repository": source.name,
+                        "path": entry.path,
+                        "language": "python",
+                        "blob_id": entry.blob_id,
+                        "is_test": False,
+                    }
+                )
+    return pl.DataFrame(rows, schema=dict(SNIPPET_SCHEMA))
+
+
+_OF_DEFINITION = ("kind", "scope", "name", "signature", "doc", "code", "start_line", "end_line")

@@ -1,0 +1,101 @@
+"""A commit's subject as a query: what the author said the change is about, without prefixes, numbers and ceremony.
+
+Commits that say nothing of the code's purpose are refused with a reason: merges and reverts (their parents count,
+which `history` knows), bots, releases, formatting sweeps, fixups, and subjects of too few words.
+"""
+
+import re
+
+from embed_assets.pairs.wording import Cleaned, content_words, one_line
+
+LEAST_WORDS = 4
+"""Words of a cleaned subject; below it ("fix tests", "Update docs again") no function in particular is meant."""
+LEAST_CONTENT_WORDS = 3
+
+_CONVENTIONAL = re.compile(
+    r"^(?:feat|feature|fix|bugfix|hotfix|refactor|refact|perf|style|docs?|tests?|chore|build|ci|revert|wip|improvement|types?|deps)"
+    r"(?:\(([^)]*)\))?!?:\s*",
+    re.IGNORECASE,
+)
+_TICKET_PREFIX = re.compile(r"^\[?(?:[A-Z][A-Z0-9]+-\d+|GH-\d+|#\d+)\]?\s*[:\-]?\s*")
+_TAG_PREFIX = re.compile(r"^(?:\[[^\]]{1,40}\]\s*)+[:\-]?\s*")
+_REFERENCE = re.compile(
+    r"""[\[(]?\s*
+        (?:(?:clos(?:e|es|ed)|fix(?:es|ed)?|resolv(?:e|es|ed)|refs?|references|see(?:\ also)?|related\ to|re|via|per|in
+              |from):?\s+)?
+        (?:(?:issues?|tickets?|pr|pull\ request|bug)\s*)?
+        (?:(?:[\w.-]+/[\w.-]+)?\#\d+|\bGH-\d+|https?://\S+)
+        (?:\s*(?:,|and|&)\s*(?:\#\d+|GH-\d+))*
+        \s*[\])]?""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_SKIP_CI = re.compile(r"\[(?:skip ci|ci skip|no ci|skip changelog)\]", re.IGNORECASE)
+_EMOJI = re.compile(r":[a-z0-9_+]+:|[\U0001F000-\U0001FAFF\u2600-\u27BF\uFE0F]")
+_HASH_OR_ADDRESS = re.compile(r"<[^<>\s]+@[^<>\s]+>|\b[\w.+-]+@[\w-]+\.[\w.]+\b|\b[0-9a-f]{10,40}\b")
+
+_REVERT = re.compile(r"^\W*(?:revert|back(?:ed)? out|undo|reapply)\b", re.IGNORECASE)
+_MERGE = re.compile(
+    r"^\W*merged?\b(?:$|\s+(?:with|from|in|into|of|the|remote-tracking|remote|upstream|pull|pr|branch|branches|commit|tag|master"
+    r"|main|trunk|develop|#\d+|['\"]?[\w.-]+/\S+)\b)",
+    re.IGNORECASE,
+)
+_FIXUP = re.compile(r"^(?:fixup!|squash!|amend!|wip\b|temp\b|tmp\b|checkpoint\b)", re.IGNORECASE)
+_RELEASE = re.compile(
+    r"""^\W*(?:
+        (?:bump|upgrade|update|set|change|increase|prepare)s?\b[\w\s]{0,25}\b(?:versions?|dependency|dependencies|deps)\b
+        | (?:bump|upgrade)s?\s+\S+\s+(?:from|to)\b
+        | (?:prepare|preparing|cut|tag|start|begin|back\ to|post)\b.{0,25}\b(?:release|development|dev|version)\b
+        | (?:release|version|tagging|v)\s*:?\s*v?\d+\.\d
+        | v?\d+\.\d+(?:\.\d+)?\S*\s*$
+        | \[maven-release-plugin\] | \[release
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_FORMATTING = re.compile(
+    r"""^\W*(?:(?:run|apply|use|add|fix(?:es|ed)?|more|auto)?[\s-]*)?
+        (?:black|isort|gofmt|go\ fmt|goimports|rustfmt|cargo\ fmt|mix\ format|prettier|clang-format|eslint|flake8|ruff
+           |pep-?8|pyupgrade|autopep8|lint(?:er|ing|s)?|clippy|format(?:ting|ter)?|reformat|white\ ?space
+           |indent(?:ation)?|typos?|spelling|code\ style|style\ fix(?:es)?)\b(?=.{0,40}$)""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_BOT = re.compile(
+    r"\[bot\]|\bdependabot\b|\brenovate\b|\bgreenkeeper\b|\bsnyk-bot\b|\bpyup-bot\b|\bgithub-actions\b|\bpre-commit-ci\b"
+    r"|\ballcontributors\b|\bmergify\b|\bweblate\b|\bcrowdin\b|\bcopybara\b|\bsemantic-release-bot\b|\brelease-please\b",
+    re.IGNORECASE,
+)
+
+
+def written_by_bot(author: str) -> bool:
+    """Whether a commit's author (name and address) is a known program."""
+    return bool(_BOT.search(author))
+
+
+def subject_query(subject: str) -> Cleaned:
+    """The query that a subject makes, or why it makes none: `subject_revert`, `subject_merge`, `subject_fixup`,
+    `subject_release`, `subject_formatting`, `subject_too_short`."""
+    subject = one_line(subject)
+    for pattern, reason in (
+        (_REVERT, "subject_revert"),
+        (_MERGE, "subject_merge"),
+        (_FIXUP, "subject_fixup"),
+        (_RELEASE, "subject_release"),
+    ):
+        if pattern.search(subject):
+            return Cleaned("", reason)
+    text = _stripped(subject)
+    if _RELEASE.search(text):
+        return Cleaned("", "subject_release")
+    if _FORMATTING.search(text):
+        return Cleaned("", "subject_formatting")
+    if len(text.split()) < LEAST_WORDS or len(set(content_words(text))) < LEAST_CONTENT_WORDS:
+        return Cleaned("", "subject_too_short")
+    return Cleaned(text)
+
+
+def _stripped(subject: str) -> str:
+    text = _EMOJI.sub(" ", _SKIP_CI.sub(" ", subject)).strip()
+    text = _TICKET_PREFIX.sub("", text)
+    text = _TAG_PREFIX.sub("", text)
+    text = _CONVENTIONAL.sub(lambda found: f"{found[1]}: " if found[1] else "", text)
+    text = _HASH_OR_ADDRESS.sub(" ", _REFERENCE.sub(" ", text))
+    return one_line(text.replace("`", "")).strip(" .:;,-–")

@@ -1,0 +1,126 @@
+"""Proposals become rows: the pairs table, the JSON lines for training elsewhere, the benchmark.
+
+Knows the schemas; decides nothing any more.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from embed_assets.pairs.corpus import Corpus, Function
+from embed_assets.pairs.negatives import same_file_negatives
+from embed_assets.pairs.separation import Sketches
+from embed_assets.pairs.sources import Proposal
+from embed_assets.pairs.wording import masked
+from embed_assets.records import PAIR_SCHEMA, QUERY_SCHEMA, Benchmark, Pair, digest_of, table
+from embed_assets.store import write_text
+
+
+def pair_rows(
+    proposals: Sequence[Proposal], corpus: Corpus, sketches: Sketches, *, hard_negatives: int
+) -> pl.DataFrame:
+    """One row per query and answer, schema PAIR_SCHEMA, newest first; rows to learn from get their negatives."""
+    held_out = {answer.snippet_id for proposal in proposals if proposal.split == "test" for answer in proposal.answers}
+    rows = [
+        _pair(proposal, answer, _negatives(proposal, answer, corpus, sketches, hard_negatives, held_out))
+        for proposal in proposals
+        for answer in proposal.answers
+    ]
+    return table(rows, PAIR_SCHEMA).sort(
+        ["split", "written_at", "pair_id"], descending=[False, True, False], maintain_order=True
+    )
+
+
+def query_id_of(proposal: Proposal) -> str:
+    return digest_of(proposal.repository, proposal.source, proposal.query)
+
+
+def benchmark_of(test: Sequence[Proposal], corpus: Corpus, cutoff: int) -> Benchmark:
+    """The test side as a retrieval task over the whole corpus; an answer is the document that stands for it."""
+    rows = [
+        {
+            "query_id": query_id_of(proposal),
+            "text": proposal.query,
+            "masked_text": masked(proposal.query, proposal.names),
+            "source": proposal.source,
+            "repository": proposal.repository,
+            "language": proposal.answers[0].language,
+            "group_id": proposal.group_id,
+            "written_at": proposal.written_at,
+            "relevant": sorted({corpus.representative(answer).definition_id for answer in proposal.answers}),
+        }
+        for proposal in test
+    ]
+    queries = pl.DataFrame(rows, schema=dict(QUERY_SCHEMA)).sort("query_id")
+    documents = corpus.table()
+    return Benchmark(
+        name="test", digest=Benchmark.digest_for(documents, queries), cutoff=cutoff, corpus=documents, queries=queries
+    )
+
+
+def write_json_lines(pairs: pl.DataFrame, corpus: Corpus, folder: Path) -> None:
+    """`train.jsonl`, `validation.jsonl`, `test.jsonl` as sentence-transformers loads them.
+
+    The columns are `query`, `positive`, and as many `negative_N` as any row has. Every row must have them all, so a row
+    whose file holds too few neighbours is filled up with functions of its repository, and if there is none, of any.
+    """
+    most = int(pairs["hard_negatives"].list.len().max() or 0)  # type: ignore[arg-type]
+    documents = corpus.documents()
+    for split in ("train", "validation", "test"):
+        rows = pairs.filter(pl.col("split") == split)
+        columns = 0 if split == "test" else most
+        write_text(folder / f"{split}.jsonl", "".join(_lines(rows, columns, documents)))
+
+
+def _lines(rows: pl.DataFrame, negatives: int, documents: Sequence[Function]) -> Iterator[str]:
+    answers: dict[str, set[str]] = {}
+    for query_id, snippet_id in rows.select("query_id", "snippet_id").iter_rows():
+        answers.setdefault(query_id, set()).add(snippet_id)
+    by_repository: dict[str, list[Function]] = {}
+    for document in documents:
+        by_repository.setdefault(document.repository, []).append(document)
+    for row in rows.iter_rows(named=True):
+        line: dict[str, Any] = {"query": row["query"], "positive": row["positive"]}
+        texts = list(row["hard_negatives"])[:negatives]
+        near = by_repository.get(row["repository"], [])
+        pool = near if len(near) > negatives + len(answers[row["query_id"]]) else documents
+        place = int(row["pair_id"][:12], 16)
+        for step in range(len(pool)):
+            if len(texts) == negatives:
+                break
+            document = pool[(place + step) % len(pool)]
+            if document.snippet_id not in answers[row["query_id"]] and document.text not in texts:
+                texts.append(document.text)
+        line |= {f"negative_{number}": text for number, text in enumerate(texts, 1)}
+        yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _negatives(
+    proposal: Proposal, answer: Function, corpus: Corpus, sketches: Sketches, most: int, held_out: set[str]
+) -> tuple[str, ...]:
+    if proposal.split == "test":
+        return ()
+    return same_file_negatives(proposal, answer, corpus, sketches, most=most, held_out=held_out)
+
+
+def _pair(proposal: Proposal, answer: Function, negatives: tuple[str, ...]) -> Pair:
+    text = answer.text
+    return Pair(
+        pair_id=digest_of(proposal.query, text),
+        query_id=query_id_of(proposal),
+        source=proposal.source,
+        split=proposal.split,
+        query=proposal.query,
+        positive=text,
+        definition_id=answer.definition_id,
+        snippet_id=answer.snippet_id,
+        hard_negatives=negatives,
+        repository=proposal.repository,
+        language=answer.language,
+        group_id=proposal.group_id,
+        weight=proposal.weight,
+        written_at=proposal.written_at,
+    )
