@@ -1,0 +1,158 @@
+"""From blobs to clean definitions, on all cores, each blob once.
+
+What is parsed depends on nothing but content and language, so that the result can be cached by blob id for ever.
+Knows how work is spread; nothing of trees and tables.
+"""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+
+from embed_assets.snippets.extract import Definition, extract
+from embed_assets.snippets.filters import content_reason
+from embed_assets.snippets.languages import query_of
+from embed_assets.snippets.secrets import holds_secret, suspicious, without_addresses
+from embed_assets.snippets.syntax import TooSlowError
+
+POOL_BYTES = 1_500_000
+"""So much source is parsed before other processes are started, which takes them about half a second."""
+BATCH_BYTES = 250_000
+"""Source handed to a process at once: large against the cost of a message, small against the memory."""
+BATCHES_AHEAD = 3
+"""Batches in flight per process: none waits for work, and memory stays bounded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parsed:
+    """What one file gave."""
+
+    reason: str = ""
+    """Why nothing was taken from it; empty when it was parsed."""
+    definitions: tuple[Definition, ...] = ()
+    secrets: int = 0
+    """Definitions dropped because they hold a secret."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blob:
+    """One file to parse."""
+
+    blob_id: str
+    language: str
+    content: bytes
+
+
+def parse(content: bytes, language: str) -> Parsed:
+    """Clean definitions of one file: checked for what never enters, secrets dropped, addresses removed.
+
+    Raises:
+        GrammarError: the grammar is missing or does not fit.
+    """
+    reason = content_reason(content)
+    if reason:
+        return Parsed(reason=reason)
+    try:
+        definitions = extract(content, language)
+    except TooSlowError:
+        return Parsed(reason="too_slow")
+    if not suspicious(content.decode("utf-8", "replace")):
+        return Parsed(definitions=tuple(_anonymous(definition) for definition in definitions))
+    clean = [one for one in definitions if not holds_secret(f"{one.code}\n{one.doc}\n{one.signature}")]
+    return Parsed(
+        definitions=tuple(_anonymous(definition) for definition in clean), secrets=len(definitions) - len(clean)
+    )
+
+
+def parse_all(blobs: Iterable[Blob]) -> Iterator[tuple[Blob, Parsed]]:
+    """Parses every blob, in order: the first few here, and if there are more, the rest in a process per core.
+
+    Args:
+        blobs: read as they are needed.
+
+    Raises:
+        GrammarError: a grammar is missing or does not fit.
+    """
+    remaining = iter(blobs)
+    processes = usable_cores()
+    size = 0
+    for blob in remaining:
+        yield blob, parse(blob.content, blob.language)
+        size += len(blob.content)
+        if size >= POOL_BYTES and processes > 1:
+            break
+    else:
+        return
+    pool = _pool(processes)
+    pending: deque[tuple[list[Blob], Future[list[Parsed]]]] = deque()
+    try:
+        for batch in _batches(remaining):
+            pending.append((batch, pool.submit(_parse_batch, batch)))
+            if len(pending) >= processes * BATCHES_AHEAD:
+                yield from _finished(*pending.popleft())
+        while pending:
+            yield from _finished(*pending.popleft())
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def usable_cores() -> int:
+    """Cores this process may run on: fewer than the machine has inside a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_grammars(languages: Iterable[str]) -> None:
+    """
+    Raises:
+        GrammarError: a grammar that will be needed is missing or does not fit.
+    """
+    for language in sorted(set(languages)):
+        query_of(language)
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    # Spawned: the caller may run threads (Dagster's), whose locks a forked child would inherit locked.
+    return ProcessPoolExecutor(max_workers=processes, mp_context=get_context("spawn"))
+
+
+def _parse_batch(batch: Sequence[Blob]) -> list[Parsed]:
+    return [parse(blob.content, blob.language) for blob in batch]
+
+
+def _finished(batch: list[Blob], future: "Future[list[Parsed]]") -> Iterator[tuple[Blob, Parsed]]:
+    try:
+        yield from zip(batch, future.result(), strict=True)
+    except BrokenProcessPool:
+        for blob in batch:
+            yield blob, _parse_alone(blob)
+
+
+def _parse_alone(blob: Blob) -> Parsed:
+    """In a process of its own: a grammar that crashed takes nothing else with it."""
+    with _pool(1) as pool:
+        try:
+            return pool.submit(_parse_batch, [blob]).result()[0]
+        except BrokenProcessPool:
+            return Parsed(reason="parser_crashed")
+
+
+def _batches(blobs: Iterable[Blob]) -> Iterator[list[Blob]]:
+    batch: list[Blob] = []
+    size = 0
+    for blob in blobs:
+        batch.append(blob)
+        size += len(blob.content)
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _anonymous(definition: Definition) -> Definition:
+    if "@" not in definition.code and "@" not in definition.doc:
+        return definition
+    return replace(definition, code=without_addresses(definition.code), doc=without_addresses(definition.doc))

@@ -1,0 +1,221 @@
+"""From source text to the nodes that matter: definitions with their enclosing scopes, docs and exact extents.
+
+One query finds all nodes, one sweep in document order nests them, so that the time is linear in the file and no
+recursion follows the code's own nesting. Knows nothing of how definitions are written down.
+"""
+
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from tree_sitter import Node, Parser, QueryCursor
+
+from embed_assets.snippets.languages import BY_NAME, Language, grammar_of, query_of
+from embed_assets.snippets.names import name_rule, text_of, type_name
+
+MAX_DEPTH = 8
+"""Definitions nested deeper are part of what encloses them and no definitions of their own: each level repeats the
+code of those below it, so that this bounds the output to a multiple of the file."""
+ROLES = ("wrapper", "namespace", "scope", "module", "class", "function", "lead", "comment")
+"""Captures that make an item; at equal extents the earlier one encloses the later."""
+
+MAX_SECONDS = 5.0
+"""For parsing one file: a hundred times what a megabyte of honest code takes."""
+QUICK_BYTES = 20_000
+"""Files up to this size are parsed without a look at the clock."""
+READ_BYTES = 65_536
+NAMING_ROLES = ("namespace", "scope")
+"""Name what they enclose and are no definitions."""
+
+
+class TooSlowError(RuntimeError):
+    """A file cannot be parsed in bounded time."""
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A captured node. Offsets are bytes."""
+
+    role: str
+    start: int
+    end: int
+    node: Node
+    captures: dict[str, list[Node]]
+    name: str = ""
+    owner: str = ""
+    disambiguator: str = ""
+    depth: int = 0
+    scope: tuple[str, ...] = ()
+    parent: "Item | None" = None
+    claimed: bool = False
+    """A wrapper that has found its definition."""
+    begin: int = 0
+    """Where the definition begins with its wrappers and leads."""
+    finish: int = 0
+    """Where it ends with its wrappers."""
+    top: int = 0
+    """Where it begins with its documentation."""
+    docs: list["Item"] = field(default_factory=list)
+    """Documenting comments and attributes, in document order."""
+    children: list["Item"] = field(default_factory=list)
+    """Definitions directly inside."""
+
+    def first(self, capture: str) -> Node | None:
+        nodes = self.captures.get(capture)
+        return nodes[0] if nodes else None
+
+
+def definitions_in(source: bytes, language: str) -> list[Item]:
+    """Definitions (roles `function`, `class`, `module`) of a file, in document order.
+
+    Raises:
+        GrammarError: the grammar is missing or does not fit the table.
+        TooSlowError: the file takes longer than MAX_SECONDS, as garbage and tables of data can.
+    """
+    entry = BY_NAME[language]
+    items = _items(QueryCursor(query_of(language)).matches(_parse(source, language)))
+    found, annotations = _nest(items, entry)
+    neighbours = {_trimmed_end(source, item): item for item in annotations}
+    for item in found:
+        _attach_docs(source, item, neighbours, entry)
+    return found
+
+
+def _parse(source: bytes, language: str) -> Node:
+    deadline = time.monotonic() + MAX_SECONDS
+    parser = Parser(grammar_of(language))
+    if len(source) <= QUICK_BYTES:
+        return parser.parse(source).root_node
+    try:
+        tree = parser.parse(
+            lambda offset, _: source[offset : offset + READ_BYTES],
+            progress_callback=lambda _offset, _has_error: time.monotonic() > deadline,
+        )
+    except ValueError as error:
+        raise TooSlowError(f"not parsed within {MAX_SECONDS:g} s") from error
+    return tree.root_node
+
+
+def _items(matches: list[tuple[int, dict[str, list[Node]]]]) -> list[Item]:
+    """One item per role and extent: optional captures and several declarators match a node more than once."""
+    best: dict[tuple[str, int, int], Item] = {}
+    for _, captures in matches:
+        role = next((name for name in ROLES if name in captures), None)
+        if role is None:
+            continue
+        node = captures[role][0]
+        item = Item(role=role, start=node.start_byte, end=node.end_byte, node=node, captures=captures)
+        key = (role, item.start, item.end)
+        if key not in best or len(best[key].captures) < len(captures):
+            best[key] = item
+    return sorted(best.values(), key=lambda item: (item.start, -item.end, ROLES.index(item.role)))
+
+
+def _nest(items: list[Item], language: Language) -> tuple[list[Item], list[Item]]:
+    """Definitions with scope and wrappers settled, and the comments and leads around them."""
+    found: list[Item] = []
+    annotations: list[Item] = []
+    stack: list[Item] = []
+    for item in items:
+        while stack and stack[-1].end <= item.start:
+            stack.pop()
+        item.parent = stack[-1] if stack else None
+        if item.role in ("comment", "lead"):
+            if item.parent is not None and language.inner_doc and re.match(language.inner_doc, text_of(item.node)):
+                item.parent.docs.append(item)
+            else:
+                annotations.append(item)
+            continue
+        if item.role == "wrapper":
+            stack.append(item)
+            continue
+        enclosing = _settle(item, language)
+        if item.name and item.depth <= MAX_DEPTH:
+            stack.append(item)
+            if item.role not in NAMING_ROLES and (
+                item.role != "function" or item.first("body") or not language.needs_body
+            ):
+                found.append(item)
+                if enclosing is not None:
+                    enclosing.children.append(item)
+    return found, annotations
+
+
+def _settle(item: Item, language: Language) -> Item | None:
+    """Fills in name, scope, depth and extent; returns the definition or scope that encloses the item."""
+    item.begin, item.finish = item.start, item.end
+    enclosing = item.parent
+    while enclosing is not None and enclosing.role == "wrapper":
+        if not enclosing.claimed:
+            enclosing.claimed = True
+            item.begin, item.finish = enclosing.start, enclosing.end
+        enclosing = enclosing.parent
+    name_node = item.first("name")
+    if name_node is not None:
+        item.name, item.owner, item.disambiguator = name_rule(language.name, item.role)(name_node)
+    if item.role in NAMING_ROLES:
+        item.name = type_name(item.name)
+    if item.first("owner") is not None:
+        item.owner = type_name(text_of(item.first("owner")))
+    if enclosing is not None:
+        item.depth = enclosing.depth + 1
+        item.scope = (*enclosing.scope, enclosing.name)
+        qualifier = enclosing.first("qualifier")
+        if qualifier is not None:
+            item.disambiguator = text_of(qualifier)[:200]
+    if item.owner:
+        item.scope = (*item.scope, item.owner)
+    return enclosing
+
+
+def _attach_docs(source: bytes, item: Item, neighbours: dict[int, Item], language: Language) -> None:
+    """Walks upwards from the definition over the comments and leads that touch it."""
+    item.top = item.begin
+    for neighbour, blank_line in _above(source, item, neighbours):
+        text = source[neighbour.start : neighbour.end].decode("utf-8", "replace")
+        if neighbour.role == "lead":
+            if language.leads and not re.match(language.leads, text):
+                break
+            documents = bool(language.doc_lead) and re.match(language.doc_lead, text) is not None
+            if documents:
+                item.docs.insert(0, neighbour)
+            else:
+                item.begin = neighbour.start
+        else:
+            if blank_line:
+                break
+            documents = re.match(language.doc_comment, text) is not None
+            if not documents and language.docs == "comments" and item.docs:
+                break
+            if documents:
+                item.docs.insert(0, neighbour)
+        if documents or neighbour.role == "lead":
+            item.top = min(item.top, neighbour.start)
+
+
+def _above(source: bytes, item: Item, neighbours: dict[int, Item]) -> Iterator[tuple[Item, bool]]:
+    """The comments and leads directly above, nearest first, and whether a blank line lies in between."""
+    position = item.begin
+    while True:
+        end = position
+        while end > 0 and source[end - 1] in b" \t\r\n\f":
+            end -= 1
+        neighbour = neighbours.get(end)
+        if neighbour is None or neighbour.start >= position or not _starts_line(source, neighbour.start):
+            return
+        yield neighbour, source.count(b"\n", end, position) > 1
+        position = neighbour.start
+
+
+def _starts_line(source: bytes, start: int) -> bool:
+    while start > 0 and source[start - 1] in b" \t\r\f":
+        start -= 1
+    return start == 0 or source[start - 1] in b"\n"
+
+
+def _trimmed_end(source: bytes, item: Item) -> int:
+    end = item.end
+    while end > item.start and source[end - 1] in b" \t\r\n\f":
+        end -= 1
+    return end
