@@ -37,8 +37,11 @@ class ResolvedModel:
     origin: Origin
 
 
-def resolve(name: str, revision: str = "") -> ResolvedModel:
+def resolve(name: str, revision: str = "", *, download: bool = True) -> ResolvedModel:
     """Finds the model `name`: a path, an alias of the catalogue, or a name on the hub.
+
+    Args:
+        download: ask the hub when nothing on this machine has it.
 
     Raises:
         ModelNotFoundError: it is nowhere; says where it was looked for and what to do.
@@ -65,6 +68,8 @@ def resolve(name: str, revision: str = "") -> ResolvedModel:
     cached = _snapshot(repository, wanted, local_files_only=True)
     if cached is not None:
         return _resolved(cached, name, spec, cached.name, "cache")
+    if not download:
+        raise ModelNotFoundError(f"model {name!r} ({repository}) is not on this machine; it would be downloaded")
     downloaded = _download(name, repository, wanted, spec)
     return _resolved(downloaded, name, spec, downloaded.name, "hub")
 
