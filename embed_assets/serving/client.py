@@ -1,7 +1,9 @@
 """Finds the running service and talks to it: for the asset, the command line and the tests. It imports no torch."""
 
 import base64
+import functools
 import os
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -125,7 +127,7 @@ class LiveEmbedder:
 
     def _probe(self, path: str) -> bool:
         try:
-            return httpx.get(self.url + path, timeout=QUICK_SECONDS).is_success
+            return httpx.get(self.url + path, timeout=QUICK_SECONDS, verify=_tls()).is_success
         except httpx.HTTPError:
             return False
 
@@ -134,7 +136,9 @@ class LiveEmbedder:
     ) -> dict[str, Any]:
         headers = {"authorization": f"Bearer {key}"} if key else {}
         try:
-            response = httpx.request(method, self.url + path, json=body, headers=headers, timeout=seconds)
+            response = httpx.request(
+                method, self.url + path, json=body, headers=headers, timeout=seconds, verify=_tls()
+            )
         except httpx.TimeoutException as error:
             raise ServiceError(f"{self.url} did not answer {method} {path} within {seconds:.0f} s") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -149,6 +153,12 @@ class LiveEmbedder:
         if response.is_success and isinstance(document, dict):
             return document
         raise _refusal(f"{method} {self.url}{path}", response, document)
+
+
+@functools.cache
+def _tls() -> ssl.SSLContext:
+    """One for all requests: reading the certificates takes longer than most answers."""
+    return httpx.create_ssl_context()
 
 
 def _refusal(asked: str, response: httpx.Response, document: Any) -> ServiceError:

@@ -26,8 +26,9 @@ from embed_assets.encoder.tokens import token_rows
 from embed_assets.settings import Settings
 from embed_assets.store import Store, StoreError, read_json
 
-GOLDEN_COSINE = 0.9999
-"""A right model reproduces its golden vectors to rounding; a wrong one is off in the second digit."""
+GOLDEN_COSINE = {"float32": 0.9999, "float16": 0.9995, "bfloat16": 0.998}
+"""Least cosine with the golden vectors, by the coarser precision of the two computations: the right model reproduces
+them to rounding, another night's is off in the second digit."""
 UNCUT = 2**31
 """Longer than any input: tokenises without cutting."""
 WARM_TEXTS = ("warm", "def warm(up): return up", " ".join(["warm up every kernel at the longest input"] * 64))
@@ -186,7 +187,8 @@ def check_golden(encoder: Encoder, path: Path) -> None:
     Raises:
         GenerationError: there are none, or a vector's cosine is below GOLDEN_COSINE.
     """
-    texts, kinds, golden = read_golden(path / "golden.safetensors")
+    texts, kinds, golden, precision = read_golden(path / "golden.safetensors")
+    allowed = min(GOLDEN_COSINE[precision], GOLDEN_COSINE[encoder.precision])
     for kind in sorted(set(kinds)):
         rows = [index for index, of_row in enumerate(kinds) if of_row == kind]
         computed = encoder.encode([texts[index] for index in rows], kind="query" if kind == "query" else "passage")
@@ -194,16 +196,16 @@ def check_golden(encoder: Encoder, path: Path) -> None:
             raise GenerationError(f"{path} gives {computed.shape[1]} dimensions, its golden vectors {golden.shape[1]}")
         cosines = (computed * golden[rows]).sum(axis=1)  # (rows,)
         worst = int(np.argmin(cosines)) if np.isfinite(cosines).all() else int(np.argmax(~np.isfinite(cosines)))
-        if not cosines[worst] >= GOLDEN_COSINE:
+        if not cosines[worst] >= allowed:
             raise GenerationError(
                 f"{path} does not reproduce its golden vectors: cosine {cosines[worst]:.6f} for the {kind} "
-                f"{texts[rows[worst]][:60]!r}, allowed is {GOLDEN_COSINE} or more; the model that was evaluated is "
+                f"{texts[rows[worst]][:60]!r}, allowed is {allowed} or more; the model that was evaluated is "
                 "not the one that would be served"
             )
 
 
-def read_golden(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    """Texts, their kinds, and unit vectors (texts, dim) of a golden file.
+def read_golden(path: Path) -> tuple[list[str], list[str], np.ndarray, str]:
+    """Texts, their kinds, unit vectors (texts, dim), and the precision they were computed in.
 
     Raises:
         GenerationError: it is missing, damaged, or empty.
@@ -214,13 +216,16 @@ def read_golden(path: Path) -> tuple[list[str], list[str], np.ndarray]:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             texts = json.loads(metadata["texts"])
-            kinds = json.loads(metadata["kinds"]) if "kinds" in metadata else ["passage"] * len(texts)
+            kinds = json.loads(metadata["kinds"])
+            precision = metadata.get("precision", "float32")
             vectors = np.asarray(file.get_tensor("vectors"), dtype=np.float32)
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         raise GenerationError(f"golden vectors {path} are missing or cannot be read: {error!r}") from error
     if not texts or len(texts) != len(vectors) or len(texts) != len(kinds):
         raise GenerationError(f"{path} holds {len(texts)} texts, {len(kinds)} kinds and {len(vectors)} vectors")
-    return texts, kinds, vectors
+    if precision not in GOLDEN_COSINE:
+        raise GenerationError(f"{path} has precision {precision!r}; allowed: {', '.join(GOLDEN_COSINE)}")
+    return texts, kinds, vectors, precision
 
 
 def _generation(

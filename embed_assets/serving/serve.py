@@ -86,7 +86,7 @@ def serve(
                 started_at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
         )
-        service = _assemble(settings, store, token, api_key, 0.0 if model is not None else reconcile_seconds)
+        service = assemble(settings, store, token, api_key, 0.0 if model is not None else reconcile_seconds)
         try:
             _listen(
                 run,
@@ -101,9 +101,10 @@ def serve(
             raise run.failure
 
 
-def _assemble(
+def assemble(
     settings: Settings, store: Store, admin_token: str, api_key: str | None, reconcile_seconds: float
 ) -> Service:
+    """Engine, queue, reconciler and metrics of one service; nothing is loaded yet, and nobody listens."""
     limits = settings.serving
     metrics = Metrics()
 
