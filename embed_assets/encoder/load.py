@@ -1,5 +1,7 @@
 """A model folder to an Encoder: safetensors only, no code of the model's own, missing weights are an error."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,34 +108,43 @@ def load_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without its progress bars, and without its remarks on weights that are left out on purpose."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _load_transformer(layout: Layout, dtype: "torch.dtype") -> Any:
     from transformers import AutoConfig, AutoModel
-    from transformers.utils import logging as transformers_logging
 
     config = AutoConfig.from_pretrained(str(layout.path), local_files_only=True, trust_remote_code=False)
     config.is_causal = layout.causal
     extra = {"add_pooling_layer": False} if layout.model_type in WITHOUT_POOLER else {}
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
-        model, report = AutoModel.from_pretrained(
-            str(layout.path),
-            config=config,
-            dtype=dtype,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            **extra,
-        )
+        with quiet_transformers():
+            model, report = AutoModel.from_pretrained(
+                str(layout.path),
+                config=config,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                output_loading_info=True,
+                **extra,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"the weights of {layout.path} cannot be loaded: {error}") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(
