@@ -131,6 +131,24 @@ class Store:
     def checkpoint_latest(self) -> Path:
         return self.root / "models" / "checkpoint-latest"
 
+    def live_checkpoint(self) -> Path | None:
+        """The checkpoint that `checkpoint-latest` points to; None while nothing is promoted.
+
+        Raises:
+            StoreError: the pointer is no link, dangles, or leads out of the folder of checkpoints.
+        """
+        link = self.checkpoint_latest
+        if not link.is_symlink():
+            if link.exists():
+                raise StoreError(f"{link} is no symbolic link; move it away, then `embed-assets rollback --to ID`")
+            return None
+        target = link.resolve()
+        if target.parent != self.checkpoints.resolve():
+            raise StoreError(f"{link} points to {target}, outside {self.checkpoints}; `embed-assets rollback --to ID`")
+        if not target.is_dir():
+            raise StoreError(f"{link} points to {target.name}, which does not exist; `embed-assets rollback --to ID`")
+        return self.checkpoint(target.name)
+
     @property
     def history(self) -> Path:
         return self.root / "models" / "history.jsonl"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -176,9 +176,9 @@ def changed_ranks(system: str, ranks: Any) -> RecallReport:
         changed_slice(name="guard"),
         changed_slice(corpus_size=0),
         dataclasses.replace(good_report(), attempt=0),
-        dataclasses.replace(good_report(), attempt=math.nan),
+        dataclasses.replace(good_report(), attempt=cast("Any", math.nan)),
         dataclasses.replace(good_report(), candidate_digest=""),
-        dataclasses.replace(good_report(), live_digest=None),
+        dataclasses.replace(good_report(), live_digest=cast("Any", None)),
     ],
 )
 def test_a_report_that_contradicts_itself_is_an_error(report: RecallReport) -> None:

@@ -1,0 +1,1 @@
+"""Candidate models become reports, and reports become verdicts. Knows nothing of training."""

@@ -1,0 +1,193 @@
+"""Measures a candidate: base, live and candidate model, BM25 and the hybrids, on the same frozen queries.
+
+The candidate is loaded from the folder that would be served. What comes out is a RecallReport, bound by digests to
+everything that went in; it is judged elsewhere and never measured twice.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from embed_assets.encoder.digest import model_digest
+from embed_assets.evaluation.benchmark import read_benchmark
+from embed_assets.evaluation.errors import EvaluationError
+from embed_assets.evaluation.golden import write_golden
+from embed_assets.evaluation.job import BASE, EvaluationJob
+from embed_assets.evaluation.lineage import find_leaks
+from embed_assets.evaluation.tasks import GUARD, Task, guard_tasks, tasks_of
+from embed_assets.evaluation.vectors import Floats, TextEncoder, embed, prune
+from embed_assets.records import Benchmark, RecallReport, SliceReport
+from embed_assets.retrieval.bm25 import BM25
+from embed_assets.retrieval.exact import block_size, ranks_in
+from embed_assets.retrieval.fusion import reciprocal_rank_fusion, zscore_fusion
+from embed_assets.store import read_json, write_json
+
+Observe = Callable[[str, int, int], None]
+"""What is going on, texts finished, texts in all."""
+Load = Callable[[Path, EvaluationJob], TextEncoder]
+FUSION_COPIES = 8
+"""A block of scores and what fusion makes of it, in float64, exist at once."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Embedded:
+    """One model's vectors of everything that is ranked."""
+
+    space_id: str
+    corpora: Mapping[str, Floats]
+    """Corpus name -> (documents, dim)."""
+    queries: Mapping[str, Floats]
+    """Task name -> (queries, dim)."""
+
+
+def load_for_evaluation(path: Path, job: EvaluationJob) -> TextEncoder:
+    """The model at `path` as it would be served; the base model with the candidate's longest input."""
+    from embed_assets.encoder.load import load_encoder
+
+    limit = job.max_tokens if path == Path(job.base_path) else None
+    return load_encoder(path, device=job.device, max_tokens=limit, threads=job.threads)
+
+
+def evaluate_candidate(
+    job: EvaluationJob, observe: Observe = lambda what, done, total: None, *, load: Load = load_for_evaluation
+) -> RecallReport:
+    """Evaluates the job's candidate; writes golden.safetensors and then report.json into its folder.
+
+    Raises:
+        EvaluationError: the live model changed since the plan was made, or there is nothing to ask.
+        BenchmarkError: benchmark or guard were altered.
+        ModelError: a model cannot be loaded.
+    """
+    started = time.monotonic()
+    candidate = Path(job.candidate)
+    digest = model_digest(candidate / "model")
+    _require_live(job)
+    benchmark = read_benchmark(Path(job.benchmark))
+    guard = read_benchmark(Path(job.guard)) if job.guard else None
+    tasks = [*tasks_of(benchmark), *(guard_tasks(guard) if guard else [])]
+    if not tasks:
+        raise EvaluationError(f"benchmark {benchmark.digest} holds no queries; add repositories and build pairs again")
+    corpora = {"benchmark": benchmark, **({GUARD: guard} if guard else {})}
+    paths = {BASE: Path(job.base_path), "live": Path(job.live_path), "candidate": candidate / "model"}
+    embedded = _embed_all(job, paths, tasks, corpora, observe, load)
+    slices = tuple(_rank_all(tasks, corpora, embedded, observe))
+    training = read_json(candidate / "training.json")
+    report = RecallReport(
+        candidate_id=job.candidate_id,
+        candidate_digest=digest,
+        live_id=job.live_id,
+        live_digest=job.live_digest,
+        base_model=job.base_name,
+        benchmark_digest=benchmark.digest,
+        guard_digest=guard.digest if guard else "",
+        pairs_digest=training["pairs_digest"],
+        cutoff=benchmark.cutoff,
+        attempt=job.attempt,
+        slices=slices,
+        created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 1),
+        notes=() if guard else ("no guard benchmark was built",),
+        leaks=find_leaks(benchmark, candidate, None if job.live_id == BASE else Path(job.live_path)),
+    )
+    write_json(candidate / "report.json", report.to_json())
+    return report
+
+
+def _require_live(job: EvaluationJob) -> None:
+    found = model_digest(Path(job.live_path))
+    if found != job.live_digest:
+        raise EvaluationError(
+            f"the live model at {job.live_path} has digest {found}, planned was {job.live_digest}; evaluate again"
+        )
+
+
+def _embed_all(
+    job: EvaluationJob,
+    paths: Mapping[str, Path],
+    tasks: list[Task],
+    corpora: Mapping[str, Benchmark],
+    observe: Observe,
+    load: Load,
+) -> dict[str, Embedded]:
+    """Model name -> its vectors. One model is in memory at a time, and the same folder is embedded once."""
+    done: dict[Path, Embedded] = {}
+    root = Path(job.vectors)
+    for name, path in paths.items():
+        if path not in done:
+            encoder = load(path, job)
+            done[path] = _embed_one(encoder, name, tasks, corpora, root, observe)
+            if name == "candidate":
+                first = corpora["benchmark"]
+                write_golden(Path(job.candidate) / "golden.safetensors", encoder, first.queries, first.corpus)
+            del encoder
+    prune(root, {each.space_id for each in done.values()})
+    return {name: done[path] for name, path in paths.items()}
+
+
+def _embed_one(
+    encoder: TextEncoder,
+    name: str,
+    tasks: list[Task],
+    corpora: Mapping[str, Benchmark],
+    root: Path,
+    observe: Observe,
+) -> Embedded:
+    total = sum(each.corpus.height for each in corpora.values()) + sum(len(task.texts) for task in tasks)
+    finished = 0
+
+    def progress(texts: int) -> None:
+        nonlocal finished
+        finished += texts
+        observe(f"embedding with {name}", finished, total)
+
+    return Embedded(
+        space_id=encoder.space_id,
+        corpora={
+            corpus: embed(
+                encoder, each.corpus["text"].to_list(), kind="passage", name=f"{corpus}-passages", root=root,
+                progress=progress,
+            )
+            for corpus, each in corpora.items()
+        },
+        queries={
+            task.name: embed(
+                encoder, task.texts, kind="query", name=f"{task.name}-queries", root=root, progress=progress
+            )
+            for task in tasks
+        },
+    )  # fmt: skip
+
+
+def _rank_all(
+    tasks: list[Task], corpora: Mapping[str, Benchmark], embedded: Mapping[str, Embedded], observe: Observe
+) -> Iterator[SliceReport]:
+    lexical = {name: BM25(each.corpus["text"].to_list()) for name, each in corpora.items()}
+    for number, task in enumerate(tasks):
+        observe("ranking", number, len(tasks))
+        yield task.report(rank_task(task, lexical[task.corpus], embedded))
+    observe("ranking", len(tasks), len(tasks))
+
+
+def rank_task(task: Task, lexical: BM25, embedded: Mapping[str, Embedded]) -> dict[str, list[tuple[int, ...]]]:
+    """System -> ranks of each query's relevant documents, for every dense model, BM25, and their fusions."""
+    ranks: dict[str, list[tuple[int, ...]]] = {"bm25": []}
+    distinct = {id(each): name for name, each in reversed(list(embedded.items()))}
+    block = max(1, block_size(task.corpus_size) // FUSION_COPIES)
+    for start, words in lexical.score_blocks(task.texts, block=block):
+        here = slice(start, start + len(words))
+        relevant = task.relevant[here]
+        ranks["bm25"] += ranks_in(words, relevant)
+        for name in distinct.values():
+            meaning = embedded[name].queries[task.name][here] @ embedded[name].corpora[task.corpus].T
+            for system, found in (
+                (name, ranks_in(meaning, relevant)),
+                (f"hybrid_{name}", ranks_in(zscore_fusion(meaning, words), relevant)),
+                (f"rrf_{name}", ranks_in(reciprocal_rank_fusion(meaning, words), relevant, tie=0.0)),
+            ):
+                ranks.setdefault(system, []).extend(found)
+    for name, each in embedded.items():  # a live model that is the base shares its ranks
+        for prefix in ("", "hybrid_", "rrf_"):
+            ranks[prefix + name] = ranks[prefix + distinct[id(each)]]
+    return ranks

@@ -1,0 +1,275 @@
+"""An evaluation from a data directory to a report, with fake encoders, and once with the real MiniLM."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from made_store import FIRST, SECOND, FakeEncoder, make_benchmark, set_benchmarks, write_candidate, write_model
+
+from embed_assets.encoder.digest import model_digest
+from embed_assets.evaluation.benchmark import BenchmarkError
+from embed_assets.evaluation.errors import EvaluationError
+from embed_assets.evaluation.evaluate import evaluate_candidate
+from embed_assets.evaluation.gate import decide
+from embed_assets.evaluation.job import EvaluationJob, plan_evaluation, read_job
+from embed_assets.records import RecallReport
+from embed_assets.settings import GateSettings, Settings
+from embed_assets.store import Store, StoreError, point_link, read_json, write_json
+
+
+@pytest.fixture
+def job(store: Store, tmp_path: Path) -> EvaluationJob:
+    """A candidate against the base model, nothing promoted."""
+    set_benchmarks(store, make_benchmark("team", 120), make_benchmark("library", 60))
+    folder = write_candidate(store, FIRST, weights="candidate")
+    base = write_model(tmp_path / "base", "base")
+    return EvaluationJob(
+        candidate_id=FIRST,
+        candidate=str(folder),
+        base_name="minilm",
+        base_path=str(base),
+        max_tokens=256,
+        live_id="base",
+        live_path=str(base),
+        live_digest=model_digest(base),
+        benchmark=str(store.current_benchmark),
+        guard=str(store.guard_benchmark),
+        vectors=str(store.vectors),
+        attempt=1,
+        device="cpu",
+        threads=1,
+    )
+
+
+def fake(path: Path, job: EvaluationJob) -> FakeEncoder:
+    """A good candidate, a poor base."""
+    return FakeEncoder(noise=0.1 if path.name == "model" else 0.45)
+
+
+def test_the_report_holds_every_system_on_every_slice(job: EvaluationJob) -> None:
+    report = evaluate_candidate(job, load=fake)
+    assert [part.name for part in report.slices] == ["docstring", "docstring_masked", "guard", "guard_masked"]
+    systems = {"bm25", *(f"{kind}{name}" for kind in ("", "hybrid_", "rrf_") for name in ("base", "live", "candidate"))}
+    assert all(set(part.ranks) == systems for part in report.slices)
+    assert report.live_id == "base"
+    assert RecallReport.from_json(read_json(Path(job.candidate) / "report.json")) == report
+    assert decide(report, GateSettings()).figures["gain"] > 0
+
+
+def test_ranks_are_those_of_the_whole_score_matrix(job: EvaluationJob, store: Store) -> None:
+    report = evaluate_candidate(job, load=fake)
+    benchmark = make_benchmark("team", 120)
+    encoder = FakeEncoder(noise=0.1)
+    queries = encoder.encode(benchmark.queries["text"].to_list(), kind="query")
+    corpus = encoder.encode(benchmark.corpus["text"].to_list(), kind="passage")
+    scores = queries @ corpus.T
+    expected = tuple((int((row >= row[number]).sum()),) for number, row in enumerate(scores))
+    part = report.slice("docstring")
+    assert part is not None
+    assert part.ranks["candidate"] == expected
+    assert part.ranks["live"] == part.ranks["base"] != expected
+
+
+def test_one_model_is_embedded_once_and_an_unchanged_night_embeds_nothing(job: EvaluationJob) -> None:
+    loaded: list[tuple[Path, FakeEncoder]] = []
+
+    def load(path: Path, job: EvaluationJob) -> FakeEncoder:
+        loaded.append((path, fake(path, job)))
+        return loaded[-1][1]
+
+    evaluate_candidate(job, load=load)
+    assert [path.name for path, _ in loaded] == ["base", "model"]
+    loaded.clear()
+    evaluate_candidate(job, load=load)
+    assert [len(encoder.encoded) for _, encoder in loaded] == [0, 32]  # golden texts are always embedded
+
+
+def test_golden_vectors_are_the_candidates_own(job: EvaluationJob) -> None:
+    from safetensors import safe_open
+
+    evaluate_candidate(job, load=fake)
+    with safe_open(Path(job.candidate) / "golden.safetensors", framework="numpy") as file:
+        vectors, metadata = file.get_tensor("vectors"), file.metadata()
+    texts, kinds = json.loads(metadata["texts"]), json.loads(metadata["kinds"])
+    assert len(texts) == len(kinds) == len(vectors) == 32
+    for text, kind, vector in zip(texts, kinds, vectors, strict=True):
+        np.testing.assert_array_equal(FakeEncoder(noise=0.1).encode([text], kind=kind)[0], vector)
+
+
+def test_without_a_guard_the_report_says_so_and_the_gate_refuses(job: EvaluationJob) -> None:
+    report = evaluate_candidate(dataclasses.replace(job, guard=""), load=fake)
+    assert report.guard_digest == ""
+    assert not decide(report, GateSettings()).checks["guard_not_regressed"].passed
+
+
+def test_what_the_candidate_was_trained_on_is_no_question(job: EvaluationJob, store: Store) -> None:
+    asked = make_benchmark("team", 120).queries["text"][3]
+    folder = write_candidate(store, SECOND, weights="other", learnt=[asked.upper() + "  "])
+    report = evaluate_candidate(dataclasses.replace(job, candidate_id=SECOND, candidate=str(folder)), load=fake)
+    assert report.leaks == (f"the candidate was trained on 1 of the queries asked here, such as {asked!r}",)
+    assert not decide(report, GateSettings()).promote
+
+
+def test_history_later_than_the_cutoff_is_a_leak(job: EvaluationJob, store: Store) -> None:
+    set_benchmarks(store, make_benchmark("team", 90, cutoff=1000))
+    training = Path(job.candidate) / "training.json"
+    write_json(training, {**read_json(training), "cutoff": 1001})
+    benchmark = str(store.current_benchmark.resolve())
+    assert "later than" in evaluate_candidate(dataclasses.replace(job, benchmark=benchmark), load=fake).leaks[0]
+
+
+def test_a_live_model_that_changed_is_an_error(job: EvaluationJob) -> None:
+    (Path(job.live_path) / "model.safetensors").write_text("swapped", encoding="utf-8")
+    with pytest.raises(EvaluationError, match="evaluate again"):
+        evaluate_candidate(job, load=fake)
+    assert not (Path(job.candidate) / "report.json").exists()
+
+
+def test_an_altered_benchmark_is_an_error(job: EvaluationJob) -> None:
+    file = Path(job.benchmark) / "queries.parquet"
+    pl.read_parquet(file).with_columns(text=pl.lit("easy")).write_parquet(file)
+    with pytest.raises(BenchmarkError):
+        evaluate_candidate(job, load=fake)
+
+
+class Broken(FakeEncoder):
+    def encode(self, texts, *, kind, progress=None):  # type: ignore[no-untyped-def]
+        return super().encode(texts, kind=kind, progress=progress) * np.nan
+
+
+def test_a_model_whose_vectors_are_no_numbers_gets_no_report(job: EvaluationJob) -> None:
+    with pytest.raises(EvaluationError, match="is broken: 120 of 120 texts"):
+        evaluate_candidate(job, load=lambda path, job: Broken())
+    assert not (Path(job.candidate) / "report.json").exists()
+
+
+def test_a_job_survives_its_file(job: EvaluationJob, tmp_path: Path) -> None:
+    write_json(tmp_path / "job.json", job.to_json())
+    assert read_job(tmp_path / "job.json") == job
+    write_json(tmp_path / "job.json", {"unknown": 1})
+    with pytest.raises(EvaluationError, match="is no evaluation job"):
+        read_job(tmp_path / "job.json")
+
+
+def judged(store: Store, name: str, *, promote: bool, live_digest: str) -> None:
+    write_candidate(store, name, weights=name)
+    write_json(store.candidate(name) / "report.json", {"live_digest": live_digest})
+    write_json(store.candidate(name) / "verdict.json", {"promote": promote})
+
+
+def test_the_plan_counts_refused_attempts_against_the_same_live_model(store: Store) -> None:
+    from embed_assets.encoder.resolve import resolve
+
+    set_benchmarks(store, make_benchmark("team", 30), make_benchmark("library", 30))
+    live = model_digest(resolve("minilm").path)
+    judged(store, "20261120-020000-00000001", promote=False, live_digest=live)
+    judged(store, "20261121-020000-00000002", promote=False, live_digest="another")
+    judged(store, "20261122-020000-00000003", promote=True, live_digest=live)
+    judged(store, FIRST, promote=False, live_digest=live)
+    plan = plan_evaluation(Settings(data_dir=store.root), store)
+    assert (plan.candidate_id, plan.attempt, plan.live_id, plan.live_digest) == (FIRST, 2, "base", live)
+    write_candidate(store, SECOND, weights="new")
+    assert plan_evaluation(Settings(data_dir=store.root), store).attempt == 3
+    assert plan_evaluation(Settings(data_dir=store.root), store, FIRST).attempt == 2
+
+
+def test_the_plan_names_what_is_missing(store: Store) -> None:
+    settings = Settings(data_dir=store.root)
+    with pytest.raises(EvaluationError, match="no candidate was trained yet"):
+        plan_evaluation(settings, store)
+    with pytest.raises(EvaluationError, match="there is no candidate 'nobody'"):
+        plan_evaluation(settings, store, "nobody")
+    folder = write_candidate(store, FIRST, weights="w")
+    with pytest.raises(EvaluationError, match="there is no benchmark"):
+        plan_evaluation(settings, store)
+    (folder / "training.json").unlink()
+    with pytest.raises(EvaluationError, match="unfinished"):
+        plan_evaluation(settings, store)
+    store.checkpoint_latest.parent.mkdir(parents=True)
+    store.checkpoint_latest.symlink_to("checkpoints/gone")
+    with pytest.raises(StoreError, match="which does not exist"):
+        store.live_checkpoint()
+
+
+@pytest.fixture
+def real_job(store: Store, tmp_path: Path) -> Path:
+    """The packaged MiniLM as candidate and as base, on a small benchmark; the job's file."""
+    from embed_assets.encoder.resolve import resolve
+
+    set_benchmarks(store, make_benchmark("team", 60), make_benchmark("library", 50))
+    folder = write_candidate(store, FIRST, weights="placeholder")
+    shutil.rmtree(folder / "model")
+    shutil.copytree(resolve("minilm").path, folder / "model")
+    job = plan_evaluation(Settings(data_dir=store.root), store)
+    write_json(tmp_path / "job.json", job.to_json())
+    return tmp_path / "job.json"
+
+
+def run(job: Path, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "embed_assets.evaluation", str(job)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+def test_the_real_model_in_a_process_of_its_own(real_job: Path, store: Store) -> None:
+    process = run(real_job)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "| docstring (60 on 60)" in output
+    report = RecallReport.from_json(read_json(store.latest_candidate / "report.json"))
+    part = report.slice("docstring")
+    assert part is not None
+    assert part.ranks["candidate"] == part.ranks["base"]  # the same weights
+    assert np.mean([ranks[0] == 1 for ranks in part.ranks["candidate"]]) > 0.9
+    verdict = decide(report, GateSettings())
+    assert not verdict.promote
+    assert not verdict.checks["recall_beats_live"].passed
+
+
+def test_an_error_is_one_line_and_exit_1(real_job: Path, store: Store, tmp_path: Path) -> None:
+    (store.current_benchmark / "benchmark.json").unlink()
+    process = run(real_job, EMBED_ASSETS_ERROR_FILE=str(tmp_path / "error"))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.strip().splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in errors
+    assert "benchmark.json does not exist" in (tmp_path / "error").read_text()
+
+
+def test_sigterm_leaves_nothing_half_written(real_job: Path, store: Store) -> None:
+    process = run(real_job)
+    time.sleep(2.0)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode in (143, -signal.SIGTERM)
+    assert not (store.latest_candidate / "report.json").exists()
+    assert not list(store.candidates.rglob(".report*"))
+
+
+def test_progress_reaches_whoever_listens(job: EvaluationJob) -> None:
+    seen: list[tuple[str, int, int]] = []
+    evaluate_candidate(job, lambda *said: seen.append(said), load=fake)
+    embedding = [(done, total) for what, done, total in seen if what == "embedding with candidate"]
+    assert embedding[-1][0] == embedding[-1][1] == 2 * (120 + 60) + 120 + 60
+    assert seen[-1] == ("ranking", 4, 4)
+
+
+def test_point_link_is_what_the_plan_follows(store: Store) -> None:
+    first, second = write_candidate(store, FIRST, weights="1"), write_candidate(store, SECOND, weights="2")
+    set_benchmarks(store, make_benchmark("team", 30))
+    assert plan_evaluation(Settings(data_dir=store.root), store).candidate == str(second)
+    point_link(store.latest_candidate, first)
+    assert plan_evaluation(Settings(data_dir=store.root), store).candidate == str(first)
