@@ -1,0 +1,1 @@
+"""Pairs to a candidate: recipe, loss, the loop, the memory plan, and the process that runs them."""

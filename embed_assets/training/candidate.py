@@ -1,0 +1,177 @@
+"""Runs one training job from the pairs to a candidate's folder: whole, or not at all."""
+
+import logging
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from embed_assets.encoder.encoder import Encoder
+from embed_assets.encoder.load import choose_device, load_encoder
+from embed_assets.encoder.save import save_model
+from embed_assets.records import query_digest
+from embed_assets.store import new_directory, point_link, write_json
+from embed_assets.training.adapter import merged_encoder, save_adapter, scale_adapter
+from embed_assets.training.curve import StepRecord, append_record, write_curve
+from embed_assets.training.data import TrainingData, prepare, read_pairs
+from embed_assets.training.errors import TrainingError
+from embed_assets.training.job import TrainingJob
+from embed_assets.training.loop import TrainingResult, train
+from embed_assets.training.memory import plan_memory
+from embed_assets.training.mining import with_mined_negatives
+from embed_assets.training.ranks import Ranks, join_ranks
+from embed_assets.training.validation import validation_set
+
+MERGE_TOLERANCE = 2e-3
+"""Largest change of a vector's direction (1 - cosine) between the trained and the merged model, on a CPU in float32."""
+VERSIONED = ("torch", "transformers", "peft", "tokenizers", "numpy", "polars")
+Observe = Callable[[StepRecord, int], None]
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """Everything that the loop needs, loaded."""
+
+    encoder: Encoder
+    pairs: pl.DataFrame
+    """Training rows."""
+    data: TrainingData
+    validation: TrainingData | None
+
+
+def run_job(job: TrainingJob, observe: Observe = lambda record, steps: None) -> dict[str, Any]:
+    """Trains, merges, writes the candidate and points the link at it; returns what training.json holds.
+
+    Raises:
+        TrainingError: the data, the recipe or the run is unsound; nothing is left behind.
+        ModelError: the base model cannot be loaded.
+    """
+    ranks = join_ranks(job.device if job.device != "auto" else choose_device("auto").type)
+    prepared = load_inputs(job)
+    run_directory = Path(job.run_directory)
+    run_directory.mkdir(parents=True, exist_ok=True)
+    live_curve = run_directory / "curve.jsonl"
+    live_curve.unlink(missing_ok=True)
+
+    def follow(record: StepRecord, steps: int) -> None:
+        if ranks.leads:
+            append_record(live_curve, record)
+            observe(record, steps)
+
+    step_tokens = int(prepared.data.tokens_per_row * min(job.recipe.batch_size, len(prepared.data)))
+    plan = plan_memory(prepared.encoder, step_tokens=-(-step_tokens // ranks.count))
+    logger.info("%s", plan.reason)
+    result = train(
+        prepared.encoder,
+        prepared.data,
+        job.recipe,
+        plan=plan,
+        validation=validation_set(prepared.validation, prepared.data, seed=job.recipe.seed),
+        path=job.path,
+        ranks=ranks,
+        observe=follow,
+        progress_file=Path(job.progress_file) if job.progress_file else None,
+        run=job.input_digest,
+    )
+    if not ranks.leads:
+        return {}
+    summary = write_candidate(job, prepared, result, ranks)
+    if job.progress_file:
+        Path(job.progress_file).unlink(missing_ok=True)
+    return summary
+
+
+def load_inputs(job: TrainingJob) -> Prepared:
+    """Base model and tokenised rows of a job.
+
+    Raises:
+        TrainingError: the pairs cannot be read, or there are too few.
+        ModelError: the base model cannot be loaded.
+    """
+    encoder = load_encoder(Path(job.base_path), device=job.device, max_tokens=job.max_tokens, threads=job.threads)
+    started = time.monotonic()
+    frame = read_pairs(Path(job.pairs), max_pairs=job.max_pairs)
+    pairs = frame.filter(pl.col("split") == "train")
+    data = prepare(encoder, pairs, hard_negatives=job.recipe.hard_negatives)
+    held_out = frame.filter(pl.col("split") == "validation")
+    validation = prepare(encoder, held_out, hard_negatives=0) if len(held_out) >= 2 else None
+    logger.info(
+        "%d training rows of %.0f tokens, %d validation rows, %d texts cut to %d tokens, tokenised in %.1f s",
+        len(data), data.tokens_per_row, len(held_out), data.truncated, encoder.max_tokens, time.monotonic() - started,
+    )  # fmt: skip
+    if job.recipe.mined_negatives:
+        data = with_mined_negatives(encoder, data, count=job.recipe.mined_negatives)
+    return Prepared(encoder=encoder, pairs=pairs, data=data, validation=validation)
+
+
+def write_candidate(job: TrainingJob, prepared: Prepared, result: TrainingResult, ranks: Ranks) -> dict[str, Any]:
+    """Scales, saves and merges the adapter; the folder takes its name when it is complete."""
+    scale_adapter(prepared.encoder.model, job.recipe.delta_scale)
+    output = Path(job.output)
+    with new_directory(output) as folder:
+        save_adapter(result.adapted, folder / "adapter")
+        merged = merged_encoder(Path(job.base_path), folder / "adapter", max_tokens=job.max_tokens)
+        _require_same_vectors(prepared, merged)
+        (folder / "model").mkdir()
+        save_model(merged, folder / "model")
+        write_curve(folder / "curve.jsonl", result.curve)
+        summary = summarise(job, prepared, result, ranks)
+        write_json(folder / "training.json", summary)
+    if job.latest_link:
+        point_link(Path(job.latest_link), output)
+    return summary
+
+
+def summarise(job: TrainingJob, prepared: Prepared, result: TrainingResult, ranks: Ranks) -> dict[str, Any]:
+    """The candidate's training.json."""
+    last = result.curve[-max(1, len(result.curve) // 10) :]
+    rows = sum(1 for _ in result.curve) and len(prepared.data) * job.recipe.epochs
+    return {
+        "candidate_id": job.candidate_id,
+        "input_digest": job.input_digest,
+        "pairs_digest": job.pairs_digest,
+        "cutoff": job.cutoff,
+        "rows": len(prepared.data),
+        "tokens_per_row": round(prepared.data.tokens_per_row, 1),
+        "truncated_texts": prepared.data.truncated,
+        "query_digests": sorted({query_digest(text) for text in prepared.pairs["query"].to_list()}),
+        "base_model": job.base_alias,
+        "base_name": job.base_name,
+        "base_revision": job.base_revision,
+        "base_digest": job.base_digest,
+        "base_licence": job.base_licence,
+        "max_tokens": job.max_tokens,
+        "recipe": job.recipe.to_json(),
+        "steps": len(result.curve),
+        "seconds": round(result.seconds, 1),
+        "samples_per_second": round(rows / max(result.seconds, 1e-9), 2),
+        "first_loss": result.curve[0].loss,
+        "final_loss": float(np.mean([record.loss for record in last])),
+        "validation_mrr_before": result.validation_before,
+        "validation_mrr_after": result.validation_after,
+        "best_epoch": result.best_epoch,
+        "path": result.path,
+        "memory_plan": result.plan.reason,
+        "device": str(prepared.encoder.device),
+        "ranks": ranks.count,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
+    }
+
+
+def _require_same_vectors(prepared: Prepared, merged: Encoder) -> None:
+    """The artifact is what was trained: a few texts through both models."""
+    if prepared.encoder.device.type != "cpu":
+        return  # lower precision there: the evaluation judges the artifact itself
+    rows = prepared.data.query_tokens[:4] + prepared.data.passage_tokens[:4]
+    cosines = (prepared.encoder.encode_rows(rows) * merged.encode_rows(rows)).sum(axis=1)
+    if float(cosines.min()) < 1.0 - MERGE_TOLERANCE:
+        raise TrainingError(
+            f"the merged model is not the trained one: cosine {cosines.min():.4f}; please report this with the recipe"
+        )

@@ -1,0 +1,230 @@
+"""Pairs to batches: every text is tokenised once, and a batch holds no row that answers another row's query.
+
+Reads the pairs table (parquet) or JSON lines written by anyone (`query`, `positive`, optionally `hard_negatives`,
+`weight`, `split`). It knows no model beyond its tokenizer.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from embed_assets.encoder.encoder import Encoder
+from embed_assets.records import PAIR_SCHEMA, digest_of
+from embed_assets.training.errors import TrainingError
+from embed_assets.training.loss import masked_columns, similar_passages
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingData:
+    """Token ids of unique texts, and rows that point to them."""
+
+    query_tokens: list[list[int]]
+    passage_tokens: list[list[int]]
+    queries: np.ndarray
+    """(rows,) index into query_tokens"""
+    positives: np.ndarray
+    """(rows,) index into passage_tokens"""
+    negatives: np.ndarray
+    """(rows, k) index into passage_tokens; -1 where there is none"""
+    query_ids: np.ndarray
+    """(rows,) rows that share a query share an id"""
+    contents: np.ndarray
+    """(passages,) passages with equal content share an id"""
+    definitions: np.ndarray
+    """(passages,) passages of one definition share an id; -1 where it is not known"""
+    weights: np.ndarray
+    """(rows,) float32"""
+    truncated: int
+    """Texts that were cut to the longest input."""
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def tokens_per_row(self) -> float:
+        """Mean tokens of a row, all its columns together, before texts that a batch repeats are embedded once."""
+        query = np.array([len(row) for row in self.query_tokens])
+        passage = np.array([len(row) for row in self.passage_tokens])
+        negatives = np.where(self.negatives >= 0, passage[self.negatives], 0).sum()
+        return float((query[self.queries].sum() + passage[self.positives].sum() + negatives) / len(self))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Batch:
+    """One step: the distinct token rows to embed, and how rows and columns point to them."""
+
+    tokens: list[list[int]]
+    """Distinct queries, then distinct passages."""
+    queries: np.ndarray
+    """(rows,) index into tokens"""
+    passages: np.ndarray
+    """(columns,) index into tokens"""
+    positives: np.ndarray
+    """(rows,) column of each row's positive"""
+    masked: np.ndarray
+    """(rows, columns) bool"""
+    weights: np.ndarray
+    """(rows,) float32"""
+
+
+def read_pairs(path: Path, *, max_pairs: int | None = None) -> pl.DataFrame:
+    """The rows of a pairs file with all columns of PAIR_SCHEMA; what a file of one's own leaves out is filled in.
+
+    Args:
+        max_pairs: keep at most so many training rows, the newest.
+
+    Raises:
+        TrainingError: the file is missing, cannot be read, or lacks a query or a positive.
+    """
+    if not path.is_file():
+        raise TrainingError(f"pairs file {path} does not exist; `embed-assets run` writes one from the repositories")
+    try:
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise TrainingError(f"pairs file {path} cannot be read: {first}; allowed: parquet, JSON lines") from error
+    for column in ("query", "positive"):
+        if column not in frame.columns:
+            raise TrainingError(f"pairs file {path} has no column {column!r}; it has {', '.join(frame.columns)}")
+        if frame[column].null_count() or (frame[column].str.strip_chars() == "").any():
+            raise TrainingError(f"pairs file {path} has rows with an empty {column}")
+    frame = _complete(frame)
+    if max_pairs is not None:
+        train = frame.filter(pl.col("split") == "train").sort("written_at", descending=True, maintain_order=True)
+        frame = pl.concat([train.head(max_pairs), frame.filter(pl.col("split") != "train")])
+    return frame
+
+
+def _complete(frame: pl.DataFrame) -> pl.DataFrame:
+    """Adds the columns of PAIR_SCHEMA that are missing, with what they mean by default."""
+    by_text = {"query_id": "query", "snippet_id": "positive", "definition_id": "positive"}
+    for column, source in by_text.items():
+        if column not in frame.columns:
+            digests = [digest_of(text) for text in frame[source].to_list()]
+            frame = frame.with_columns(pl.Series(column, digests, dtype=pl.String))
+    defaults = {
+        "hard_negatives": pl.lit([], dtype=pl.List(pl.String)),
+        "weight": pl.lit(1.0),
+        "split": pl.lit("train"),
+        "source": pl.lit("file"),
+        "written_at": pl.lit(0),
+    }
+    missing = [value.alias(name) for name, value in defaults.items() if name not in frame.columns]
+    frame = frame.with_columns(missing)
+    known = [pl.col(name).cast(kind) for name, kind in PAIR_SCHEMA.items() if name in frame.columns]
+    return frame.with_columns(known).with_columns(pl.col("hard_negatives").fill_null([]))
+
+
+def prepare(encoder: Encoder, pairs: pl.DataFrame, *, hard_negatives: int) -> TrainingData:
+    """Tokenises the rows of `pairs`, each distinct text once.
+
+    Raises:
+        TrainingError: fewer than two rows; one row has nothing to be told apart from.
+    """
+    if len(pairs) < 2:
+        raise TrainingError(f"{len(pairs)} training rows; at least 2 are needed")
+    queries = pairs["query"].to_list()
+    positives = pairs["positive"].to_list()
+    negatives = [row[:hard_negatives] for row in pairs["hard_negatives"].to_list()]
+    query_index = {text: index for index, text in enumerate(dict.fromkeys(queries))}
+    passages = dict.fromkeys([*positives, *(text for row in negatives for text in row)])
+    passage_index = {text: index for index, text in enumerate(passages)}
+    contents, definitions = _identities(pairs, list(passages))
+    negative_rows = np.full((len(pairs), hard_negatives), -1, dtype=np.int64)
+    for row, texts in enumerate(negatives):
+        negative_rows[row, : len(texts)] = [passage_index[text] for text in texts]
+    query_tokens = encoder.tokenise(list(query_index), "query")
+    passage_tokens = encoder.tokenise(list(passage_index), "passage")
+    return TrainingData(
+        query_tokens=list(query_tokens),
+        passage_tokens=list(passage_tokens),
+        queries=np.array([query_index[text] for text in queries]),
+        positives=np.array([passage_index[text] for text in positives]),
+        negatives=negative_rows,
+        query_ids=_as_integers(pairs["query_id"].to_list()),
+        contents=contents,
+        definitions=definitions,
+        weights=pairs["weight"].to_numpy().astype(np.float32),
+        truncated=query_tokens.truncated + passage_tokens.truncated,
+    )
+
+
+def _identities(pairs: pl.DataFrame, passages: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(content, definition) of each passage: a hard negative that is a positive elsewhere has that one's identity."""
+    snippet_of = dict(zip(pairs["positive"].to_list(), pairs["snippet_id"].to_list(), strict=True))
+    definition_of = dict(zip(pairs["positive"].to_list(), pairs["definition_id"].to_list(), strict=True))
+    contents = _as_integers([snippet_of.get(text, f"text:{text}") for text in passages])
+    known = [definition_of.get(text) for text in passages]
+    definitions = _as_integers([name or "" for name in known])
+    return contents, np.where([name is None for name in known], -1, definitions)
+
+
+def _as_integers(names: Sequence[str]) -> np.ndarray:
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], dtype=np.int64)
+
+
+def epoch_batches(data: TrainingData, batch_size: int, *, seed: int, epoch: int) -> list[np.ndarray]:
+    """Row numbers of each batch of one pass: shuffled by seed and epoch, sizes as equal as can be.
+
+    The in-batch rule: rows that share a query, a content or a definition go to different batches where that is
+    possible; where it is not, `masked_columns` keeps them from being each other's negatives.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(len(data))
+    count = max(1, -(-len(data) // batch_size))
+    while count > 1 and len(data) // count < 2:
+        count -= 1
+    limit = [len(data) // count + (number < len(data) % count) for number in range(count)]
+    batches: list[list[int]] = [[] for _ in range(count)]
+    taken: list[set[tuple[str, int]]] = [set() for _ in range(count)]
+    open_from = 0
+    for row in order.tolist():
+        keys = _identity_keys(data, row)
+        free = (number for number in range(open_from, count) if len(batches[number]) < limit[number])
+        first_free = next(free)
+        fits = (number for number in (first_free, *free) if not keys & taken[number])
+        chosen = next(fits, first_free)
+        batches[chosen].append(row)
+        taken[chosen] |= keys
+        while open_from < count and len(batches[open_from]) == limit[open_from]:
+            open_from += 1
+    shuffled = np.random.default_rng([seed, epoch, 1]).permutation(count)
+    return [np.array(batches[number]) for number in shuffled]
+
+
+def _identity_keys(data: TrainingData, row: int) -> set[tuple[str, int]]:
+    positive = data.positives[row]
+    keys = {("query", int(data.query_ids[row])), ("content", int(data.contents[positive]))}
+    if data.definitions[positive] >= 0:
+        keys.add(("definition", int(data.definitions[positive])))
+    return keys
+
+
+def make_batch(data: TrainingData, rows: np.ndarray) -> Batch:
+    """The batch of the given rows: equal texts are embedded once, what answers a query is masked."""
+    positives, negatives = data.positives[rows], data.negatives[rows]
+    passages = np.array(list(dict.fromkeys([*positives.tolist(), *negatives[negatives >= 0].tolist()])))
+    queries, query_place = np.unique(data.queries[rows], return_inverse=True)
+    column = {passage: place for place, passage in enumerate(passages.tolist())}
+    positive_columns = np.array([column[passage] for passage in positives.tolist()])
+    tokens = [data.query_tokens[index] for index in queries] + [data.passage_tokens[index] for index in passages]
+    similar = similar_passages([np.unique(data.passage_tokens[index]) for index in passages])
+    return Batch(
+        tokens=tokens,
+        queries=query_place.reshape(-1),
+        passages=len(queries) + np.arange(len(passages)),
+        positives=positive_columns,
+        masked=masked_columns(
+            positive_columns, data.query_ids[rows], data.contents[passages], data.definitions[passages], similar
+        ),
+        weights=data.weights[rows],
+    )
+
+
+def training_batches(data: TrainingData, batch_size: int, *, seed: int, epoch: int) -> Iterator[Batch]:
+    """The batches of one pass."""
+    for rows in epoch_batches(data, batch_size, seed=seed, epoch=epoch):
+        yield make_batch(data, rows)

@@ -1,0 +1,229 @@
+"""The training loop. It reads from top to bottom as what happens in a night: batches, loss, step, validation.
+
+It is deterministic: the same data, recipe and number of threads give the same adapter, bit for bit, also when the
+run was interrupted in between. It knows vectors and pairs; files, candidates and Dagster are its callers' matter.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embed_assets.encoder.encoder import Encoder
+from embed_assets.encoder.padded import length_batches
+from embed_assets.encoder.paths import choose_path
+from embed_assets.training.adapter import adapter_parameters, adapter_state, add_adapter, load_adapter_state
+from embed_assets.training.curve import StepRecord
+from embed_assets.training.data import Batch, TrainingData, epoch_batches, make_batch
+from embed_assets.training.errors import TrainingError
+from embed_assets.training.memory import MemoryPlan, is_out_of_memory, used_memory
+from embed_assets.training.ranks import Ranks
+from embed_assets.training.recipe import Recipe
+from embed_assets.training.resume import Progress, load_progress, save_progress
+from embed_assets.training.step import loss_and_gradients
+from embed_assets.training.validation import ValidationSet, validation_mrr
+
+if TYPE_CHECKING:
+    import torch
+
+SAVE_EVERY_SECONDS = 60.0
+DIVERGENCE_WINDOW = 20
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingResult:
+    """A trained adapter, still inside the encoder's model, and how it came about."""
+
+    adapted: Any
+    """PEFT's wrapper around the encoder's model; the best pass's weights are in place."""
+    curve: list[StepRecord]
+    seconds: float
+    validation_before: float | None
+    """Mean reciprocal rank@10 of the validation rows before the first step."""
+    validation_after: float | None
+    """The best pass's."""
+    best_epoch: int
+    """From 1; the last one where there is no validation."""
+    plan: MemoryPlan
+    """As it was at the end."""
+    path: str
+
+
+def train(
+    encoder: Encoder,
+    data: TrainingData,
+    recipe: Recipe,
+    *,
+    plan: MemoryPlan,
+    validation: ValidationSet | None = None,
+    path: str = "auto",
+    ranks: Ranks = Ranks(),  # noqa: B008 - frozen
+    observe: Callable[[StepRecord, int], None] = lambda record, steps: None,
+    progress_file: Path | None = None,
+    run: str = "",
+) -> TrainingResult:
+    """Trains an adapter on `data` and leaves the best pass's weights in the encoder's model.
+
+    Args:
+        validation: what decides which pass was the best; without it the last one is kept.
+        path: auto, padded, packed or fused.
+        observe: called after every step with its record and the number of all steps.
+        progress_file: where an interrupted run is saved and found again.
+        run: digest of what is trained on what; a saved run of another digest is left alone.
+
+    Raises:
+        TrainingError: the loss is no number or explodes, a LoRA target is wrong, or memory runs out twice.
+    """
+    import torch
+
+    adapted = add_adapter(encoder, recipe)
+    encoder.model.eval()  # no dropout: it costs a third of a step on a CPU and gains nothing measurable here
+    parameters = adapter_parameters(encoder.model)
+    optimizer = torch.optim.AdamW(
+        parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
+    )
+    chosen = choose_path(encoder, path)
+    progress = load_progress(progress_file, run, encoder.model, optimizer) if progress_file else None
+    progress = progress or Progress()
+    if progress.step == 0 and validation is not None and ranks.leads:
+        progress.validation_before = validation_mrr(encoder, validation)
+
+    steps_per_epoch = len(epoch_batches(data, recipe.batch_size, seed=recipe.seed, epoch=0))
+    steps = steps_per_epoch * recipe.epochs
+    saved_at = time.monotonic()
+    for epoch in range(recipe.epochs):
+        for number, rows in enumerate(epoch_batches(data, recipe.batch_size, seed=recipe.seed, epoch=epoch)):
+            step = epoch * steps_per_epoch + number
+            if step < progress.step:
+                continue  # done before the interruption
+            started = time.monotonic()
+            batch = make_batch(data, rows)
+            optimizer.zero_grad(set_to_none=True)
+            loss, plan = _loss_with_one_retry(encoder, batch, recipe, plan, chosen, ranks)
+            ranks.sum_gradients(parameters.values())
+            norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.max_gradient_norm))
+            _require_finite(loss, norm, step, recipe)
+            rate = learning_rate_at(step, steps, recipe)
+            optimizer.param_groups[0]["lr"] = rate
+            optimizer.step()
+            seconds = time.monotonic() - started
+
+            record = StepRecord(
+                step=step + 1,
+                epoch=(step + 1) / steps_per_epoch,
+                loss=loss,
+                gradient_norm=norm,
+                learning_rate=rate,
+                samples_per_second=len(rows) / seconds,
+                tokens_per_second=sum(map(len, batch.tokens)) / seconds,
+                padding_share=padding_share(batch, plan, chosen),
+                memory_bytes=used_memory(encoder.device),
+            )
+            if number + 1 == steps_per_epoch and ranks.leads:
+                record = replace(record, validation_mrr=_keep_the_best(encoder, validation, progress, epoch + 1))
+            progress.seconds += time.monotonic() - started
+            progress.curve.append(record)
+            progress.step = step + 1
+            _require_convergence(progress.curve, recipe)
+            observe(record, steps)
+            if progress_file and ranks.leads and time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
+                save_progress(progress_file, run, progress, encoder.model, optimizer)
+                saved_at = time.monotonic()
+
+    if progress.best_state is not None:
+        load_adapter_state(encoder.model, progress.best_state)
+    return TrainingResult(
+        adapted=adapted,
+        curve=progress.curve,
+        seconds=progress.seconds,
+        validation_before=progress.validation_before,
+        validation_after=progress.best_mrr if progress.best_state is not None else None,
+        best_epoch=progress.best_epoch or recipe.epochs,
+        plan=plan,
+        path=chosen,
+    )
+
+
+def learning_rate_at(step: int, steps: int, recipe: Recipe) -> float:
+    """Linear warm-up to the peak, then linear decay towards zero. `step` counts from 0."""
+    warmup = math.ceil(recipe.warmup_ratio * steps)
+    if step < warmup:
+        return recipe.learning_rate * (step + 1) / warmup
+    return recipe.learning_rate * (steps - step) / max(1, steps - warmup)
+
+
+def padding_share(batch: Batch, plan: MemoryPlan, path: str) -> float:
+    """Share of the computed tokens that are padding."""
+    if path != "padded":
+        return 0.0
+    lengths = [len(row) for row in batch.tokens]
+    computed = sum(len(part) * lengths[part[0]] for part in length_batches(lengths, plan.micro_batch_tokens))
+    return 1.0 - sum(lengths) / computed
+
+
+def _loss_with_one_retry(
+    encoder: Encoder, batch: Batch, recipe: Recipe, plan: MemoryPlan, path: str, ranks: Ranks
+) -> tuple[float, MemoryPlan]:
+    """The step's loss, gradients filled in; out of memory is met once with a smaller plan, which then stays."""
+    arguments: dict[str, Any] = {"temperature": recipe.temperature, "path": path, "ranks": ranks}
+    try:
+        return loss_and_gradients(encoder, batch, plan=plan, **arguments), plan
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error) or ranks.count > 1 or plan.reason.startswith("retried"):
+            raise
+        message = str(error).splitlines()[0]
+    smaller = plan.smaller()
+    logger.warning("%s (%s)", smaller.reason, message)
+    encoder.model.zero_grad(set_to_none=True)
+    _empty_cache(encoder.device)
+    try:
+        return loss_and_gradients(encoder, batch, plan=smaller, **arguments), smaller
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory with micro-batches of {smaller.micro_batch_tokens:,} tokens too; shorten "
+            f"model.max_tokens (now {encoder.max_tokens}) or free memory on {encoder.device}"
+        ) from error
+
+
+def _empty_cache(device: "torch.device") -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _keep_the_best(encoder: Encoder, validation: ValidationSet | None, progress: Progress, epoch: int) -> float | None:
+    if validation is None:
+        return None
+    mrr = validation_mrr(encoder, validation)
+    if mrr >= progress.best_mrr:
+        progress.best_mrr, progress.best_epoch = mrr, epoch
+        progress.best_state = adapter_state(encoder.model)
+    return mrr
+
+
+def _require_finite(loss: float, norm: float, step: int, recipe: Recipe) -> None:
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise TrainingError(
+            f"step {step + 1}: the loss is {loss}, the gradient's norm {norm}; lower training.learning_rate "
+            f"(now {recipe.learning_rate:g}), or check the base model's weights"
+        )
+
+
+def _require_convergence(curve: list[StepRecord], recipe: Recipe) -> None:
+    """Stops a run whose loss has clearly risen: the mean of the last steps against that of the first."""
+    if len(curve) < 2 * DIVERGENCE_WINDOW:
+        return
+    first = sum(record.loss for record in curve[:DIVERGENCE_WINDOW]) / DIVERGENCE_WINDOW
+    last = sum(record.loss for record in curve[-DIVERGENCE_WINDOW:]) / DIVERGENCE_WINDOW
+    if last > 1.5 * first + 1.0:
+        raise TrainingError(
+            f"step {curve[-1].step}: the loss explodes, from {first:.2f} at the start to {last:.2f}; lower "
+            f"training.learning_rate (now {recipe.learning_rate:g})"
+        )

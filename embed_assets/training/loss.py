@@ -1,0 +1,63 @@
+"""InfoNCE over a batch: each query finds its positive among all passages of the batch.
+
+L = -log( exp(s(q, p) / t) / sum over passages not masked of exp(s(q, x) / t) ), s the cosine (van den Oord et al.,
+2018). It knows no model; vectors come in with unit rows.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+def info_nce(
+    queries: "torch.Tensor",  # (rows, dim), unit rows
+    passages: "torch.Tensor",  # (columns, dim), unit rows
+    positives: "torch.Tensor",  # (rows,) column of each row's positive
+    masked: "torch.Tensor",  # (rows, columns) bool: columns that are no negatives of the row
+    *,
+    temperature: float,
+    weights: "torch.Tensor",  # (rows,)
+) -> "torch.Tensor":
+    """Weighted mean loss; a row weighs as its pair does. With zero vectors it is log(columns)."""
+    import torch
+
+    scores = torch.einsum("rd,cd->rc", queries, passages) / temperature  # (rows, columns)
+    scores = scores.masked_fill(masked, float("-inf"))
+    losses = torch.nn.functional.cross_entropy(scores, positives, reduction="none")  # (rows,)
+    return (losses * weights).sum() / weights.sum()
+
+
+def masked_columns(
+    positives: np.ndarray,  # (rows,) column of each row's positive
+    query_ids: np.ndarray,  # (rows,) rows that share a query share an id
+    contents: np.ndarray,  # (columns,) passages with equal content share an id
+    definitions: np.ndarray,  # (columns,) passages of one definition share an id; -1 where it is not known
+    similar: np.ndarray,  # (columns, columns) bool: nearly equal passages
+) -> np.ndarray:  # (rows, columns) bool
+    """Which columns must not count as negatives: those that answer the query as well as its positive does.
+
+    A column is masked for a row if it is, in content or by definition, or nearly, a positive of any row with the
+    same query. The row's own positive is never masked.
+    """
+    same_query = query_ids[:, None] == query_ids[None, :]  # (rows, rows)
+    own, columns = contents[positives], contents[None, :]
+    equal = (own[:, None] == columns) | similar[positives]  # (rows, columns): equal to this row's positive
+    known = definitions[positives]
+    equal |= (known[:, None] == definitions[None, :]) & (known[:, None] >= 0)
+    masked = (same_query.astype(np.int32) @ equal.astype(np.int32)) > 0  # of any row with the same query
+    masked[np.arange(len(positives)), positives] = False
+    return np.asarray(masked)
+
+
+def similar_passages(token_sets: list[np.ndarray], threshold: float = 0.9) -> np.ndarray:  # (columns, columns) bool
+    """Passages whose sets of tokens overlap by at least `threshold` (Jaccard): copies with a line changed."""
+    sizes = np.array([len(tokens) for tokens in token_sets])
+    joined, inverse = np.unique(np.concatenate(token_sets), return_inverse=True)
+    present = np.zeros((len(token_sets), len(joined)), dtype=np.float32)
+    present[np.repeat(np.arange(len(token_sets)), sizes), inverse] = 1.0
+    shared = present @ present.T
+    union = sizes[:, None] + sizes[None, :] - shared
+    return np.asarray(shared >= threshold * union)

@@ -1,0 +1,150 @@
+"""Is there anything to train, and how? The plan is made before a process is started for it; it imports no torch."""
+
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import polars as pl
+
+from embed_assets.encoder.digest import model_digest
+from embed_assets.encoder.layout import read_layout
+from embed_assets.encoder.resolve import ResolvedModel, resolve
+from embed_assets.records import digest_of_json
+from embed_assets.settings import Settings
+from embed_assets.store import Store, read_json
+from embed_assets.training.errors import TrainingError
+from embed_assets.training.job import TrainingJob
+from embed_assets.training.recipe import CODE_VERSION, Recipe, derive_recipe
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["Reuse", "TrainingJob", "Unchanged", "build_job", "plan_training"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unchanged:
+    """Nothing to do: the same inputs were trained and judged before."""
+
+    reason: str
+    candidate_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reuse:
+    """Trained already, not judged yet: the night goes on with the evaluation."""
+
+    reason: str
+    candidate_id: str
+
+
+def plan_training(
+    settings: Settings, store: Store, *, model_name: str | None = None, force: bool = False
+) -> TrainingJob | Reuse | Unchanged:
+    """What this night's training is.
+
+    Args:
+        model_name: another base model than the settings name.
+        force: train although nothing changed since the last candidate.
+
+    Raises:
+        TrainingError: there are no pairs, or too few.
+        ModelError: the base model is not there or cannot be used.
+    """
+    if not store.pairs.is_file():
+        raise TrainingError(f"there are no training pairs at {store.pairs}; materialise contrastive_pairs first")
+    manifest = read_json(store.pairs_manifest)
+    job = build_job(
+        settings,
+        pairs=store.pairs,
+        pairs_digest=str(manifest["pairs_digest"]),
+        cutoff=int(manifest["cutoff"]),
+        model_name=model_name,
+        candidates=store.candidates,
+        latest_link=store.latest_candidate,
+        runs=store.runs,
+    )
+    return job if force else _known(store, job) or job
+
+
+def build_job(
+    settings: Settings,
+    *,
+    pairs: Path,
+    pairs_digest: str,
+    cutoff: int,
+    candidates: Path,
+    runs: Path,
+    latest_link: Path | None = None,
+    model_name: str | None = None,
+    max_pairs: int | None = None,
+    output: Path | None = None,
+) -> TrainingJob:
+    """A job for the given pairs; `output` replaces the folder named by the candidate's id.
+
+    Raises:
+        TrainingError: too few rows, or no LoRA targets are known for the model.
+        ModelError: the base model is not there or cannot be used.
+    """
+    from embed_assets.training.data import read_pairs
+
+    base = resolve(model_name or settings.model.name, settings.model.revision)
+    if base.spec and base.spec.licence_warning:
+        logger.warning("%s", base.spec.licence_warning)
+    train = read_pairs(pairs, max_pairs=max_pairs).filter(pl.col("split") == "train")
+    recipe = _recipe(settings, base, train)
+    base_digest = model_digest(base.path)
+    layout = read_layout(base.path)
+    max_tokens = settings.model.max_tokens or layout.max_tokens
+    inputs = digest_of_json([CODE_VERSION, pairs_digest, max_pairs, base_digest, max_tokens, recipe.to_json()])
+    candidate_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{inputs[:8]}"
+    return TrainingJob(
+        candidate_id=candidate_id,
+        input_digest=inputs,
+        output=str((output or candidates / candidate_id).absolute()),
+        latest_link=str(latest_link.absolute()) if latest_link else "",
+        run_directory=str((runs / candidate_id).absolute()),
+        progress_file=str((runs / f"progress-{inputs[:16]}.safetensors").absolute()),
+        pairs=str(pairs.absolute()),
+        pairs_digest=pairs_digest,
+        cutoff=cutoff,
+        max_pairs=max_pairs,
+        base_name=base.name,
+        base_alias=base.alias,
+        base_path=str(base.path),
+        base_revision=base.revision,
+        base_digest=base_digest,
+        base_licence=base.spec.licence if base.spec else "",
+        recipe=recipe,
+        max_tokens=max_tokens,
+        device=settings.training.device,
+        path=settings.training.path,
+        threads=settings.training.threads,
+    )
+
+
+def _recipe(settings: Settings, base: ResolvedModel, train: pl.DataFrame) -> Recipe:
+    commit_share = float((train["source"] == "commit").mean() or 0.0) if len(train) else 0.0  # type: ignore[arg-type]
+    return derive_recipe(
+        settings.training,
+        rows=len(train),
+        commit_share=commit_share,
+        model_type=read_layout(base.path).model_type,
+        spec=base.spec,
+        hard_negatives=settings.pairs.hard_negatives,
+    )
+
+
+def _known(store: Store, job: TrainingJob) -> Reuse | Unchanged | None:
+    """What the last candidate says, if it was trained on exactly the same."""
+    finished = store.latest_candidate / "training.json"
+    if not finished.is_file():
+        return None
+    last = read_json(finished)
+    if last.get("input_digest") != job.input_digest:
+        return None
+    candidate_id = str(last["candidate_id"])
+    said = f"same pairs, base model and recipe as candidate {candidate_id}"
+    if (store.latest_candidate / "verdict.json").is_file():
+        return Unchanged(reason=f"{said}, which was trained and judged", candidate_id=candidate_id)
+    return Reuse(reason=f"{said}, which was trained and not judged yet", candidate_id=candidate_id)

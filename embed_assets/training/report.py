@@ -1,0 +1,88 @@
+"""Says how training goes: a progress bar on a terminal, lines in a log, messages to Dagster when it listens."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from embed_assets.training.curve import StepRecord
+
+SECONDS_BETWEEN_LINES = 15.0
+SMOOTHING = 0.9
+"""Of the samples/s shown: the last ten steps or so."""
+
+
+class Reporter:
+    """Follows a run's steps; use it as a context manager.
+
+    Args:
+        say: receives a line now and then; none are made when it is not given.
+        bar: draw a progress bar on standard error.
+    """
+
+    def __init__(self, *, say: Callable[[str], None] | None, bar: bool) -> None:
+        self._say = say
+        self._progress: Any = _progress_bar() if bar else None
+        self._task: Any = None
+        self._spoke_at = 0.0
+        self._rate: float | None = None
+        self._started: tuple[float, int] | None = None
+
+    @classmethod
+    def for_terminal(cls) -> "Reporter":
+        """A bar where a person looks on, lines where standard error goes to a file."""
+        bar = sys.stderr.isatty()
+        return cls(say=None if bar else logging.getLogger("embed_assets.training").info, bar=bar)
+
+    def __enter__(self) -> "Reporter":
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def observe(self, record: StepRecord, steps: int) -> None:
+        """Takes one step's record."""
+        previous = record.samples_per_second if self._rate is None else self._rate
+        self._rate = SMOOTHING * previous + (1 - SMOOTHING) * record.samples_per_second
+        if self._progress is not None:
+            if self._task is None:
+                self._task = self._progress.add_task("training", total=steps, said="")
+            self._progress.update(self._task, completed=record.step, said=self._figures(record))
+        now = time.monotonic()
+        self._started = self._started or (now, record.step)
+        last = record.step == steps
+        if self._say is not None and (last or now - self._spoke_at >= SECONDS_BETWEEN_LINES):
+            self._spoke_at = now
+            self._say(f"step {record.step}/{steps}  {self._figures(record)}{self._remaining(record, steps)}")
+
+    def _figures(self, record: StepRecord) -> str:
+        validation = "" if record.validation_mrr is None else f"  validation MRR@10 {record.validation_mrr:.3f}"
+        return f"loss {record.loss:.3f}  {self._rate:.1f} samples/s{validation}"
+
+    def _remaining(self, record: StepRecord, steps: int) -> str:
+        started, first = self._started or (0.0, record.step)
+        if record.step in (first, steps):
+            return ""
+        seconds = (time.monotonic() - started) / (record.step - first) * (steps - record.step)
+        return f"  {seconds:.0f} s left"
+
+
+def _progress_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[said]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
