@@ -43,6 +43,9 @@ _JAVADOC_INLINE = re.compile(r"\{@\w+\s*([^{}]*)\}")
 _MARKDOWN_LINK = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])?")
 _URL = re.compile(r"\b(?:https?|ftp)://\S+")
 _MARKUP = re.compile(r"[`*]+|(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)")
+_DANGLING_SECTION = re.compile(
+    r"(?<=[.!?])\s+(?:Args|Arguments|Parameters|Params|Examples?|Returns|Usage|Options)\s*:?$"
+)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(`])")
 
 _BOILERPLATE = re.compile(
@@ -64,10 +67,9 @@ def doc_query(doc: str) -> Cleaned:
     """The query that a doc makes, or why it makes none: `doc_missing`, `doc_boilerplate`, `doc_too_short`."""
     if not doc.strip():
         return Cleaned("", "doc_missing")
-    text = _inline(_first_paragraph(_without_blocks(doc)))
-    if not text:
-        return Cleaned("", "doc_too_short")
-    if _BOILERPLATE.match(text):
+    paragraph = _first_paragraph(_without_blocks(doc))
+    text = _inline(paragraph)
+    if _BOILERPLATE.match(paragraph) or _BOILERPLATE.match(text):
         return Cleaned("", "doc_boilerplate")
     text = _shortened(text)
     if len(set(content_words(text))) < LEAST_WORDS:
@@ -110,7 +112,7 @@ def _inline(text: str) -> str:
     text = _ROLE.sub(lambda found: found[1].rsplit(".", 1)[-1], text)
     text = _JAVADOC_INLINE.sub(lambda found: found[1].replace("#", " ").strip(), text)
     text = _URL.sub(" ", _MARKDOWN_LINK.sub(r"\1", text))
-    return one_line(_MARKUP.sub("", text)).rstrip(":").strip()
+    return _DANGLING_SECTION.sub("", one_line(_MARKUP.sub("", text))).rstrip(":").strip()
 
 
 def _shortened(text: str) -> str:

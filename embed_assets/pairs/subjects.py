@@ -17,6 +17,7 @@ _CONVENTIONAL = re.compile(
     r"(?:\(([^)]*)\))?!?:\s*",
     re.IGNORECASE,
 )
+_AREA = re.compile(r"^[\w./-]+:\s+")
 _TICKET_PREFIX = re.compile(r"^\[?(?:[A-Z][A-Z0-9]+-\d+|GH-\d+|#\d+)\]?\s*[:\-]?\s*")
 _TAG_PREFIX = re.compile(r"^(?:\[[^\]]{1,40}\]\s*)+[:\-]?\s*")
 _REFERENCE = re.compile(
@@ -83,7 +84,7 @@ def subject_query(subject: str) -> Cleaned:
         if pattern.search(subject):
             return Cleaned("", reason)
     text = _stripped(subject)
-    if _RELEASE.search(text):
+    if _RELEASE.search(_AREA.sub("", text)):
         return Cleaned("", "subject_release")
     if _FORMATTING.search(text):
         return Cleaned("", "subject_formatting")

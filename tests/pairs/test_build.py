@@ -1,0 +1,244 @@
+"""Whole nights over a real repository: what is written, what stays, what moves, what is said when nothing can be."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from written_history import WrittenHistory
+
+from embed_assets.evaluation.benchmark import read_benchmark
+from embed_assets.pairs import build, guard
+from embed_assets.pairs.build import build_pairs
+from embed_assets.pairs.corpus import Corpus
+from embed_assets.pairs.leakage import find_leaks, lineage_leaks
+from embed_assets.pairs.manifest import PairsError, PairsManifest, read_manifest
+from embed_assets.records import PAIR_SCHEMA, query_digest
+from embed_assets.settings import Settings
+from embed_assets.store import Store, read_json
+
+TOPICS = [
+    "invoice",
+    "parcel",
+    "voucher",
+    "basket",
+    "refund",
+    "courier",
+    "pallet",
+    "tariff",
+    "ledger",
+    "coupon",
+    "shelf",
+    "barcode",
+]
+VERBS = ["validates", "archives", "forwards", "rejects", "schedules", "splits"]
+MODULES = 12
+
+
+@pytest.fixture(autouse=True)
+def _small_guard(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The standard library is parsed once for all tests of this module, and only a part of it is asked for."""
+    monkeypatch.setattr(guard, "GUARD_QUERIES", 60)
+    monkeypatch.setattr(guard, "GUARD_DOCUMENTS", 120)
+    folder = tmp_path_factory.getbasetemp() / "library"
+    library = guard._library
+
+    def shared(cache: Path) -> Corpus:
+        return library(folder)
+
+    monkeypatch.setattr(guard, "_library", shared)
+
+
+def module(topic: str, state: dict[str, int]) -> str:
+    """A file of six documented functions; `state` holds what each function's constant is by now."""
+    parts = []
+    for verb in VERBS:
+        name = f"{verb}_{topic}"
+        parts.append(
+            f"def {name}(rows, limit):\n"
+            f'    """{verb.capitalize()} every {topic} whose {verb}ing deadline passed before the {topic} run."""\n'
+            f"    chosen_{verb} = [{topic} for {topic} in rows if {topic}.{verb}_count > {state.get(name, 0)}]\n"
+            f"    {topic}_limit = min(limit, len(chosen_{verb}) * {len(verb) * 7 + len(topic)})\n"
+            f"    return {verb}_report(chosen_{verb}, {topic}_limit)\n"
+        )
+    return "\n\n".join(parts)
+
+
+class Shop:
+    """A history in which every commit changes one function and says so in words of its own."""
+
+    def __init__(self, written: WrittenHistory) -> None:
+        self.written = written
+        self.state: dict[str, int] = {}
+        self.commits = 0
+        written.commit("Begin", {f"src/{topic}.py": module(topic, self.state) for topic in TOPICS})
+
+    def go_on(self, commits: int) -> None:
+        for _ in range(commits):
+            self.commits += 1
+            topic, verb = TOPICS[self.commits % 12], VERBS[self.commits // 12 % 6]
+            name = f"{verb}_{topic}"
+            self.state[name] = self.state.get(name, 0) + 1
+            subject = (
+                f"Count overdue step{self.commits} alpha{self.commits * 7} in monthly beta{self.commits * 13} totals"
+            )
+            self.written.commit(subject, {f"src/{topic}.py": module(topic, self.state)})
+        self.written.write()
+
+
+@pytest.fixture
+def shop(written: WrittenHistory) -> Shop:
+    return Shop(written)
+
+
+def settings_for(*sources: Path | str, **pairs: object) -> Settings:
+    document = {"repositories": [{"source": str(source)} for source in sources], "pairs": {"test_queries": 20, **pairs}}
+    return Settings.model_validate(document)
+
+
+def test_a_night_writes_pairs_benchmark_guard_and_manifest(shop: Shop, store: Store) -> None:
+    shop.go_on(120)
+    manifest = build_pairs(settings_for(shop.written.path), store)
+    pairs = pl.read_parquet(store.pairs)
+    benchmark, general = read_benchmark(store.current_benchmark), read_benchmark(store.guard_benchmark)
+    assert dict(pairs.schema) == pl.Schema(PAIR_SCHEMA)
+    assert set(pairs["source"].unique()) == {"docstring", "commit"}
+    assert set(pairs["split"].unique()) == {"train", "validation", "test"}
+    assert manifest.rows == pairs.height == sum(manifest.by_split.values())
+    assert (manifest.benchmark_digest, manifest.guard_digest) == (benchmark.digest, general.digest)
+    assert benchmark.corpus.height == manifest.corpus == 6 * MODULES
+    assert general.queries.height == 60 and general.corpus.height == 120
+    assert read_manifest(store) == manifest == PairsManifest.from_json(json.loads(json.dumps(manifest.to_json())))
+    assert find_leaks(pairs, benchmark) == [] and find_leaks(pairs, general) == []
+    assert manifest.examples and manifest.dropped["commit_initial"] == 1
+    assert any("cannot be told from chance" in note for note in manifest.notes)
+
+
+def test_training_learns_from_the_past_and_the_test_asks_about_the_future(shop: Shop, store: Store) -> None:
+    shop.go_on(120)
+    manifest = build_pairs(settings_for(shop.written.path), store)
+    commits = pl.read_parquet(store.pairs).filter(pl.col("source") == "commit")
+    assert commits.filter(pl.col("split") == "test")["written_at"].min() > manifest.cutoff  # type: ignore[operator]
+    assert commits.filter(pl.col("split") != "test")["written_at"].max() <= manifest.cutoff  # type: ignore[operator]
+    assert manifest.test_queries["commit"] == 20
+    benchmark = read_benchmark(store.current_benchmark)
+    assert benchmark.cutoff == manifest.cutoff
+    # The corpus is the tree at T: what the last commit wrote is not in it yet.
+    name = f"{VERBS[4]}_{TOPICS[0]}"
+    text = benchmark.corpus.filter(pl.col("name") == name)["text"].item()
+    assert shop.state[name] == 2 and f"{VERBS[4]}_count > 1]" in text
+
+
+def test_the_json_lines_have_the_same_columns_in_every_row(shop: Shop, store: Store) -> None:
+    shop.go_on(60)
+    build_pairs(settings_for(shop.written.path, hard_negatives=3), store)
+    rows = [json.loads(line) for line in (store.pairs_dir / "train.jsonl").read_text().splitlines()]
+    assert {tuple(row) for row in rows} == {("query", "positive", "negative_1", "negative_2", "negative_3")}
+    assert all(len({row["positive"], *(row[f"negative_{n}"] for n in (1, 2, 3))}) == 4 for row in rows)
+    test = [json.loads(line) for line in (store.pairs_dir / "test.jsonl").read_text().splitlines()]
+    assert {tuple(row) for row in test} == {("query", "positive")}
+
+
+def test_negatives_stand_beside_the_positive_and_nothing_judged_is_among_them(shop: Shop, store: Store) -> None:
+    shop.go_on(120)
+    build_pairs(settings_for(shop.written.path, hard_negatives=2), store)
+    pairs = pl.read_parquet(store.pairs)
+    learnt = pairs.filter(pl.col("split") != "test")
+    judged = set(pairs.filter(pl.col("split") == "test")["positive"].to_list())
+    found = 0
+    for positive, negatives in learnt.select("positive", "hard_negatives").iter_rows():
+        for negative in negatives:
+            assert negative.split()[0] == positive.split()[0]
+            assert negative != positive and negative not in judged
+            found += 1
+    assert found > learnt.height
+
+
+def test_a_night_with_nothing_new_changes_nothing(shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.go_on(60)
+    settings = settings_for(shop.written.path)
+    first = build_pairs(settings, store)
+    monkeypatch.setattr(build, "read_history", None)
+    assert build_pairs(settings, store) == first
+
+
+def test_a_lost_table_is_built_again(shop: Shop, store: Store) -> None:
+    shop.go_on(60)
+    settings = settings_for(shop.written.path)
+    first = build_pairs(settings, store)
+    store.pairs.unlink()
+    again = build_pairs(settings, store)
+    assert (again.pairs_digest, again.benchmark_digest, again.guard_digest) == (
+        first.pairs_digest,
+        first.benchmark_digest,
+        first.guard_digest,
+    )
+
+
+def test_over_many_nights_nothing_learnt_is_ever_judged_on(shop: Shop, store: Store) -> None:
+    settings = settings_for(shop.written.path)
+    learnt: set[str] = set()
+    cutoffs: list[int] = []
+    benchmarks: set[str] = set()
+    for _ in range(8):
+        shop.go_on(18)
+        manifest = build_pairs(settings, store)
+        benchmark = read_benchmark(store.current_benchmark)
+        assert lineage_leaks(benchmark, query_digests=learnt, cutoff=max(cutoffs, default=0)) == []
+        pairs = pl.read_parquet(store.pairs)
+        assert find_leaks(pairs, benchmark) == []
+        learnt |= {query_digest(query) for query in pairs.filter(pl.col("split") == "train")["query"].to_list()}
+        cutoffs.append(manifest.cutoff)
+        benchmarks.add(manifest.benchmark_digest)
+    assert cutoffs == sorted(cutoffs) and cutoffs[0] == 0
+    assert len(set(cutoffs)) >= 3, "the cut-off moved on while the test side grew"
+    assert {path.name for path in store.benchmarks.iterdir() if not path.is_symlink()} >= benchmarks
+    assert [move["cutoff"] for move in read_json(store.splits)["moves"]] == list(dict.fromkeys(cutoffs))[1:]
+
+
+def test_a_package_has_no_past_and_is_divided_by_file(store: Store) -> None:
+    manifest = build_pairs(settings_for("package:rich"), store)
+    assert manifest.cutoff == 0
+    assert set(manifest.by_source) == {"docstring"}
+    assert set(manifest.by_split) == {"train", "validation", "test"}
+    pairs = pl.read_parquet(store.pairs)
+    by_side = pairs.group_by("group_id").agg(pl.col("split").n_unique())
+    assert by_side["split"].max() == 1
+    assert find_leaks(pairs, read_benchmark(store.current_benchmark)) == []
+
+
+def test_the_newest_rows_are_kept_when_there_are_too_many(shop: Shop, store: Store) -> None:
+    shop.go_on(120)
+    everything = build_pairs(settings_for(shop.written.path), store)
+    oldest = pl.read_parquet(store.pairs).filter(pl.col("split") == "train")["written_at"].to_list()
+    few = build_pairs(settings_for(shop.written.path, max_pairs=10), store)
+    newest = pl.read_parquet(store.pairs).filter(pl.col("split") == "train")["written_at"].to_list()
+    assert few.by_split["train"] == 10 and few.dropped["above_max_pairs"] == everything.by_split["train"] - 10
+    assert sorted(newest) == sorted(oldest)[-10:]
+    assert few.benchmark_digest == everything.benchmark_digest
+
+
+def test_one_bad_repository_does_not_lose_the_night(shop: Shop, store: Store, tmp_path: Path) -> None:
+    shop.go_on(20)
+    manifest = build_pairs(settings_for(shop.written.path, tmp_path / "absent"), store)
+    assert list(manifest.failed) == ["absent"]
+    assert set(manifest.by_repository) == {"shop"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(), "no repository is configured"),
+        (settings_for("/absent/nowhere"), "no repository can be read"),
+        (settings_for("package:rich", sources={"psychic": 1.0}), "unknown source 'psychic'; allowed: .*docstring"),
+    ],
+)
+def test_mistakes_are_said_in_one_line(settings: Settings, message: str, store: Store) -> None:
+    with pytest.raises(PairsError, match=message):
+        build_pairs(settings, store)
+
+
+def test_code_without_docs_and_history_says_what_would_help(written: WrittenHistory, store: Store) -> None:
+    written.commit("Begin", {"a.py": "def one(value):\n    return value\n"})
+    with pytest.raises(PairsError, match=r"no training pair in 1 functions, 0 of them documented.*queries_file"):
+        build_pairs(settings_for(written.write()), store)
