@@ -200,5 +200,6 @@ def _disk_errors(store: Store) -> Iterator[None]:
     except OSError as error:
         what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "a file cannot be used"
         raise PromotionError(
-            f"{what} while promoting under {store.checkpoints.parent} ({error}); nothing is lost: mend it and promote again"
+            f"{what} while promoting under {store.checkpoints.parent} ({error}); nothing is lost: "
+            "mend it and promote again"
         ) from error
