@@ -99,3 +99,8 @@ def pack(
         longest=longest,
         real_tokens=real_tokens,
     )
+
+
+def pooled_tokens(packed: PackedRows, pooling: str) -> "torch.Tensor | None":  # (rows,) int64
+    """Indices of the tokens that pooling reads; None when it reads all."""
+    return {"last": packed.last, "cls": packed.first, "mean": None}[pooling]

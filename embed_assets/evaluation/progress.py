@@ -1,16 +1,14 @@
 """Says how an evaluation goes: a bar on a terminal, a line now and then to whoever else listens."""
 
-import os
-import sys
+import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, TextIO
 
+from embed_assets.terminal import terminal
+
 SECONDS_BETWEEN_LINES = 15.0
-TERMINAL_VARIABLE = "EMBED_ASSETS_TERMINAL"
-"""Names the terminal of the person who started the night, where this process' own output is captured."""
 
 
 class Progress:
@@ -18,28 +16,19 @@ class Progress:
 
     Args:
         say: receives lines.
-        terminal: where a bar is drawn; no bar when None.
+        screen: where a bar is drawn; no bar when None.
     """
 
-    def __init__(self, say: Callable[[str], None] | None, terminal: TextIO | None) -> None:
+    def __init__(self, say: Callable[[str], None] | None, screen: TextIO | None) -> None:
         self._say = say
-        self._bar: Any = _bar(terminal) if terminal is not None else None
+        self._bar: Any = _bar(screen) if screen is not None else None
         self._tasks: dict[str, Any] = {}
         self._spoke_at = time.monotonic()
-        self._stack = ExitStack()
 
     @classmethod
-    def for_this_process(cls, say: Callable[[str], None] | None) -> "Progress":
-        """A bar on the person's terminal where there is one; else lines, to `say` or to standard error."""
-        if sys.stderr.isatty():
-            return cls(say, sys.stderr)
-        name = os.environ.get(TERMINAL_VARIABLE)
-        if not name:
-            return cls(say or _to_standard_error, None)
-        terminal = open(name, "w", encoding="utf-8")  # noqa: SIM115 - closed by __exit__
-        progress = cls(say, terminal)
-        progress._stack.callback(terminal.close)
-        return progress
+    def for_this_process(cls) -> "Progress":
+        """A bar where a person looks on, and lines in the log."""
+        return cls(logging.getLogger("embed_assets.evaluation").info, terminal())
 
     def __enter__(self) -> "Progress":
         if self._bar is not None:
@@ -51,7 +40,6 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-        self._stack.close()
 
     def observe(self, what: str, done: int, total: int) -> None:
         """Takes how far one stage has come."""
@@ -70,11 +58,7 @@ class Progress:
             self._say(text)
 
 
-def _to_standard_error(text: str) -> None:
-    print(text, file=sys.stderr)  # noqa: T201
-
-
-def _bar(terminal: TextIO) -> Any:
+def _bar(screen: TextIO) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -84,5 +68,5 @@ def _bar(terminal: TextIO) -> Any:
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(file=terminal, force_terminal=True),
+        console=Console(file=screen, force_terminal=True),
     )

@@ -72,7 +72,8 @@ def snippet_id_of(language: str, code: str) -> str:
 
 
 def _as_utf8(source: bytes) -> bytes:
-    source = source.removeprefix(b"\xef\xbb\xbf")
+    """UTF-8 with Unix line ends, so that a checkout's line ends make no difference."""
+    source = source.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     try:
         source.decode("utf-8")
     except UnicodeDecodeError:
@@ -155,8 +156,8 @@ def _code(source: bytes, item: Item, cuts: list[tuple[int, int, bytes]]) -> str:
         pieces += [source[position : max(position, start)], replacement]
         position = min(end, item.finish)
     pieces.append(source[position : item.finish])
-    code = b"".join(pieces).decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
-    line_start = max(source.rfind(b"\n", 0, item.begin), source.rfind(b"\r", 0, item.begin)) + 1
+    code = b"".join(pieces).decode("utf-8", "replace")
+    line_start = source.rfind(b"\n", 0, item.begin) + 1
     indentation = source[line_start : item.begin].decode("utf-8", "replace")
     if indentation and indentation.isspace():
         code = code.replace(f"\n{indentation}", "\n")

@@ -64,6 +64,8 @@ class Language:
 _SCRIPT_VALUE = (
     "[(arrow_function body: (_) @body) (function_expression body: (_) @body) (generator_function body: (_) @body)]"
 )
+_SCRIPT_BLOCK = "[(arrow_function body: (statement_block) @body) (function_expression body: (_) @body)]"
+"""Of a property: `{ id: (x) => x.id }` is data more than a definition."""
 _SCRIPT_QUERY = f"""
 (comment) @comment
 (function_declaration name: (_) @name body: (_) @body) @function
@@ -71,7 +73,7 @@ _SCRIPT_QUERY = f"""
 (method_definition name: (_) @name body: (_) @body) @function
 (variable_declarator name: (identifier) @name value: {_SCRIPT_VALUE}) @function
 (assignment_expression left: (member_expression property: (_) @name) right: {_SCRIPT_VALUE}) @function
-(pair key: (property_identifier) @name value: {_SCRIPT_VALUE}) @function
+(pair key: (property_identifier) @name value: {_SCRIPT_BLOCK}) @function
 (class_declaration name: (_) @name body: (_) @body) @class
 (export_statement declaration: [(function_declaration) (generator_function_declaration) (class_declaration)]) @wrapper
 (export_statement declaration: (_ (variable_declarator value: [(arrow_function) (function_expression)]))) @wrapper

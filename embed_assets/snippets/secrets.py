@@ -11,13 +11,18 @@ from typing import Any
 
 EMAIL_PLACEHOLDER = "EMAIL"
 
-_SUSPICION = re.compile(
-    r"A3T[A-Z0-9]|A[BCGINPRS][A-Z]{2}[A-Z0-9]{12}|PRIVATE KEY|gh[pousr]_|github_pat_|glpat-|gl[a-z]{2,5}-|xox[a-z]-|"
-    r"hooks\.slack\.com|[sr]k_live_|[sr]k_test_|sk-[A-Za-z0-9]|eyJ[A-Za-z0-9_-]{8}|SG\.[A-Za-z0-9_-]|npm_[A-Za-z0-9]|"
-    r"_authToken|pypi-|AccountKey|://[^/\s:@]+:[^/\s@]+@|(?:AC|SK)[0-9a-z]{32}|sq0csp|-us[0-9]{1,2}\b|"
-    r"\b\d{8,10}:[0-9A-Za-z_-]{35}|[MNO][A-Za-z\d_-]{23,25}\.[A-Za-z\d_-]{6}\.|cloudant|softlayer|"
-    r"(?i:secret|passw|passphrase|token|api_?-?key|private_?key|access_?key|credential|auth)"
+_SHAPES = (
+    "AKIA", "ASIA", "ABIA", "ACCA", "A3T", "aws", "AWS", "AccountKey", "PRIVATE KEY", "ghp_", "gho_", "ghu_", "ghs_",
+    "ghr_", "github_pat_", "glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "glcbt-", "glimt-", "glptt-", "glagent-",
+    "gloas-", "GR1348941", "eyJ", "-us", "_authToken", "T3BlbkFJ", "pypi-", "SG.", "xox", "hooks.slack.com", "sq0csp-",
+    "k_live_",
+)  # fmt: skip
+"""Every secret that a detector below finds holds one of these, or matches `_SHAPE`. Looked for as plain text, which
+is a hundred times faster than the detectors' expressions."""
+_SHAPE = re.compile(
+    r"[MNO][\w-]{23,25}\.[\w-]{6}\.|\d{8,10}:[\w-]{35}|(?:AC|SK)[0-9a-z]{32}|://[^\s:/?#@\[\]]+:[^\s/?#@]+@"
 )
+_KEYWORDS = ("secret", "passw", "passphrase", "token", "key", "credential", "auth")
 _ASSIGNED = re.compile(
     r"(?i:secret|passw(?:or)?d|passphrase|token|api[_-]?key|private[_-]?key|access[_-]?key|credentials?|auth)\w*"
     r"[\"'\])]*\s*(?::\s*[\w<>\[\]&' ]+?\s*=|=>|:=|[:=(,]|==)\s*(?:Some\(|String::from\()?[\"'`]([^\"'`\s]{16,})[\"'`]"
@@ -30,6 +35,11 @@ _LOOKUP = re.compile(
     r"[${}<>()/\\ ]|\.\.|^[a-z]+([._-][a-z]+)*$|^[A-Z]+(_[A-Z]+)*$|example|test|dummy|fake|changeme", re.IGNORECASE
 )
 """A path, a template, a name in words, or a confessed placeholder: no secret."""
+_PLACEHOLDER = re.compile(
+    r"[${}<>%*]|^.{0,3}$|^(?:.*_)?(?:my|your|some|the)?[-_]?(?:pass|passwd|password|passphrase|pw|pwd|secret|user|username|"
+    r"postgres|mysql|root|admin|guest|test|tests|example|token|hunter2|foo|bar|baz|changeme)[\d_!]*$",
+    re.IGNORECASE,
+)
 _EMAIL = re.compile(
     r"(?<![\w.+%-])[A-Za-z0-9][A-Za-z0-9._%+-]*@(?!(?:[A-Za-z0-9-]+\.)*(?:example|invalid|localhost|test)\b)"
     r"(?:[A-Za-z0-9-]+\.)+(?:com|org|net|edu|gov|info|dev|io|ai|app|co|me|eu|de|uk|fr|nl|ch|at|it|es|se|no|dk|fi|pl|cz|"
@@ -39,16 +49,31 @@ _EMAIL = re.compile(
 
 def suspicious(text: str) -> bool:
     """Whether a text may hold a secret at all: cheap, and wrong only in the careful direction."""
-    return _SUSPICION.search(text) is not None
+    return _shaped(text) or _has_keyword(text)
 
 
 def holds_secret(text: str) -> bool:
-    """Whether a text holds a key, token or password. Keywords alone are not enough: the value must look random."""
-    if not suspicious(text):
-        return False
-    if any(_random(value) for value in _ASSIGNED.findall(text)):
+    """Whether a text holds a key, token or password. A telling name alone is not enough: its value must look random."""
+    if _has_keyword(text) and any(_random(value) for value in _ASSIGNED.findall(text)):
         return True
-    return any(next(iter(plugin.analyze_string(text)), None) is not None for plugin in _plugins())
+    return _shaped(text) and any(_finds(plugin, text) for plugin in _plugins())
+
+
+def _finds(plugin: Any, text: str) -> bool:
+    """URLs with a user and a password fill tests and manuals: `user:password@` and `{user}:{password}@` tell nothing."""
+    found = plugin.analyze_string(text)
+    if plugin.secret_type == "Basic Auth Credentials":
+        return any(not _PLACEHOLDER.search(password) for password in found)
+    return next(iter(found), None) is not None
+
+
+def _shaped(text: str) -> bool:
+    return any(shape in text for shape in _SHAPES) or _SHAPE.search(text) is not None
+
+
+def _has_keyword(text: str) -> bool:
+    lowered = text.lower()
+    return any(keyword in lowered for keyword in _KEYWORDS)
 
 
 def without_addresses(text: str) -> str:
@@ -83,7 +108,6 @@ def _plugins() -> Sequence[Any]:
         aws,
         azure_storage_key,
         basic_auth,
-        cloudant,
         discord,
         github_token,
         gitlab_token,
@@ -95,7 +119,6 @@ def _plugins() -> Sequence[Any]:
         pypi_token,
         sendgrid,
         slack,
-        softlayer,
         square_oauth,
         stripe,
         telegram_token,
@@ -106,7 +129,6 @@ def _plugins() -> Sequence[Any]:
         aws.AWSKeyDetector(),
         azure_storage_key.AzureStorageKeyDetector(),
         basic_auth.BasicAuthDetector(),
-        cloudant.CloudantDetector(),
         discord.DiscordBotTokenDetector(),
         github_token.GitHubTokenDetector(),
         gitlab_token.GitLabTokenDetector(),
@@ -118,7 +140,6 @@ def _plugins() -> Sequence[Any]:
         pypi_token.PypiTokenDetector(),
         sendgrid.SendGridDetector(),
         slack.SlackDetector(),
-        softlayer.SoftlayerDetector(),
         square_oauth.SquareOAuthDetector(),
         stripe.StripeDetector(),
         telegram_token.TelegramBotTokenDetector(),

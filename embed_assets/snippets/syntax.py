@@ -24,7 +24,8 @@ MAX_SECONDS = 5.0
 """For parsing one file: a hundred times what a megabyte of honest code takes."""
 QUICK_BYTES = 20_000
 """Files up to this size are parsed without a look at the clock."""
-READ_BYTES = 65_536
+READ_BYTES = 1_024
+"""Handed to the parser at once. The text of a node is read in the same steps, so that large ones make names slow."""
 NAMING_ROLES = ("namespace", "scope")
 """Name what they enclose and are no definitions."""
 
@@ -172,6 +173,7 @@ def _settle(item: Item, language: Language) -> Item | None:
 def _attach_docs(source: bytes, item: Item, neighbours: dict[int, Item], language: Language) -> None:
     """Walks upwards from the definition over the comments and leads that touch it."""
     item.top = item.begin
+    above: list[Item] = []
     for neighbour, blank_line in _above(source, item, neighbours):
         text = source[neighbour.start : neighbour.end].decode("utf-8", "replace")
         if neighbour.role == "lead":
@@ -179,19 +181,20 @@ def _attach_docs(source: bytes, item: Item, neighbours: dict[int, Item], languag
                 break
             documents = bool(language.doc_lead) and re.match(language.doc_lead, text) is not None
             if documents:
-                item.docs.insert(0, neighbour)
+                above.append(neighbour)
             else:
                 item.begin = neighbour.start
         else:
             if blank_line:
                 break
             documents = re.match(language.doc_comment, text) is not None
-            if not documents and language.docs == "comments" and item.docs:
+            if not documents and language.docs == "comments" and above:
                 break
             if documents:
-                item.docs.insert(0, neighbour)
+                above.append(neighbour)
         if documents or neighbour.role == "lead":
             item.top = min(item.top, neighbour.start)
+    item.docs = above[::-1] + item.docs
 
 
 def _above(source: bytes, item: Item, neighbours: dict[int, Item]) -> Iterator[tuple[Item, bool]]:
@@ -202,7 +205,9 @@ def _above(source: bytes, item: Item, neighbours: dict[int, Item]) -> Iterator[t
         while end > 0 and source[end - 1] in b" \t\r\n\f":
             end -= 1
         neighbour = neighbours.get(end)
-        if neighbour is None or neighbour.start >= position or not _starts_line(source, neighbour.start):
+        if neighbour is None or neighbour.start >= position:
+            return
+        if neighbour.role == "comment" and not _starts_line(source, neighbour.start):
             return
         yield neighbour, source.count(b"\n", end, position) > 1
         position = neighbour.start

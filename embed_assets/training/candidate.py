@@ -158,6 +158,7 @@ def summarise(job: TrainingJob, prepared: Prepared, result: TrainingResult, rank
         "validation_mrr_after": result.validation_after,
         "best_epoch": result.best_epoch,
         "path": result.path,
+        "precision": result.precision,
         "memory_plan": result.plan.reason,
         "device": str(prepared.encoder.device),
         "ranks": ranks.count,

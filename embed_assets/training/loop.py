@@ -19,6 +19,7 @@ from embed_assets.training.adapter import adapter_parameters, adapter_state, add
 from embed_assets.training.curve import StepRecord
 from embed_assets.training.data import Batch, TrainingData, epoch_batches, make_batch
 from embed_assets.training.errors import TrainingError
+from embed_assets.training.lora import has_fast_bfloat16, speed_up_adapter
 from embed_assets.training.memory import MemoryPlan, is_out_of_memory, used_memory
 from embed_assets.training.ranks import Ranks
 from embed_assets.training.recipe import Recipe
@@ -51,6 +52,8 @@ class TrainingResult:
     plan: MemoryPlan
     """As it was at the end."""
     path: str
+    precision: str
+    """Of the large matrix products."""
 
 
 def train(
@@ -61,6 +64,7 @@ def train(
     plan: MemoryPlan,
     validation: ValidationSet | None = None,
     path: str = "auto",
+    precision: str = "auto",
     ranks: Ranks = Ranks(),  # noqa: B008 - frozen
     observe: Callable[[StepRecord, int], None] = lambda record, steps: None,
     progress_file: Path | None = None,
@@ -71,6 +75,7 @@ def train(
     Args:
         validation: what decides which pass was the best; without it the last one is kept.
         path: auto, padded, packed or fused.
+        precision: of the large products on a CPU: float32, bfloat16, or auto, bfloat16 where the CPU is fast at it.
         observe: called after every step with its record and the number of all steps.
         progress_file: where an interrupted run is saved and found again.
         run: digest of what is trained on what; a saved run of another digest is left alone.
@@ -87,6 +92,7 @@ def train(
         parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
     )
     chosen = choose_path(encoder, path)
+    precision = _speed_up(encoder, chosen, precision)
     progress = load_progress(progress_file, run, encoder.model, optimizer) if progress_file else None
     progress = progress or Progress()
     if progress.step == 0 and validation is not None and ranks.leads:
@@ -145,7 +151,17 @@ def train(
         best_epoch=progress.best_epoch or recipe.epochs,
         plan=plan,
         path=chosen,
+        precision=precision,
     )
+
+
+def _speed_up(encoder: Encoder, path: str, precision: str) -> str:
+    """Puts the fast LoRA layers in place where they run, and says in which precision the large products are."""
+    if path != "padded" or encoder.device.type != "cpu":
+        return encoder.precision
+    bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16())
+    speed_up_adapter(encoder.model, bfloat16=bfloat16)
+    return "bfloat16" if bfloat16 else "float32"
 
 
 def learning_rate_at(step: int, steps: int, recipe: Recipe) -> float:

@@ -1,12 +1,12 @@
 """Says how training goes: a progress bar on a terminal, lines in a log, messages to Dagster when it listens."""
 
 import logging
-import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
+from embed_assets.terminal import terminal
 from embed_assets.training.curve import StepRecord
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -19,22 +19,21 @@ class Reporter:
 
     Args:
         say: receives a line now and then; none are made when it is not given.
-        bar: draw a progress bar on standard error.
+        screen: terminal to draw a progress bar on; none is drawn when it is not given.
     """
 
-    def __init__(self, *, say: Callable[[str], None] | None, bar: bool) -> None:
+    def __init__(self, *, say: Callable[[str], None] | None, screen: TextIO | None) -> None:
         self._say = say
-        self._progress: Any = _progress_bar() if bar else None
+        self._progress: Any = _progress_bar(screen) if screen is not None else None
         self._task: Any = None
         self._spoke_at = 0.0
         self._rate: float | None = None
         self._started: tuple[float, int] | None = None
 
     @classmethod
-    def for_terminal(cls) -> "Reporter":
-        """A bar where a person looks on, lines where standard error goes to a file."""
-        bar = sys.stderr.isatty()
-        return cls(say=None if bar else logging.getLogger("embed_assets.training").info, bar=bar)
+    def for_this_process(cls) -> "Reporter":
+        """A bar where a person looks on, and lines in the log; without a person, only the lines."""
+        return cls(say=logging.getLogger("embed_assets.training").info, screen=terminal())
 
     def __enter__(self) -> "Reporter":
         if self._progress is not None:
@@ -74,7 +73,7 @@ class Reporter:
         return f"  {seconds:.0f} s left"
 
 
-def _progress_bar() -> Any:
+def _progress_bar(screen: TextIO) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -84,5 +83,5 @@ def _progress_bar() -> Any:
         MofNCompleteColumn(),
         TextColumn("{task.fields[said]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(file=screen),
     )

@@ -33,5 +33,5 @@ def train_to_directory(settings: Settings, pairs: Path, output_directory: Path) 
             max_pairs=settings.pairs.max_pairs,
             output=output_directory,
         )
-        with Reporter.for_terminal() as reporter:
+        with Reporter.for_this_process() as reporter:
             return run_job(job, reporter.observe)

@@ -1,0 +1,1 @@
+"""Training and encoding on one GPU against sentence-transformers, both sides in one run: `python -m benchmarks.gpu`."""

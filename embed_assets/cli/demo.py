@@ -1,0 +1,154 @@
+"""`demo`: the whole graph on real code, with a live embedder that swaps while it runs. It forces no verdict."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embed_assets.cli.options import load, prepare_dagster, terminal_for_children
+from embed_assets.serving.client import LiveEmbedder, find_service
+from embed_assets.settings import SETTINGS_FILE_VARIABLE
+from embed_assets.store import Store, StoreError, write_text
+
+PACKAGES = ("networkx", "polars")
+"""Always installed with embed_assets, and documented well: real code without a download."""
+SETTINGS = """\
+# Written by `embed-assets demo`, which deletes this folder when it runs again.
+data_dir = "."
+
+[[repositories]]
+source = "package:networkx"
+
+[[repositories]]
+source = "package:polars"
+
+[serving]
+port = 0
+"""
+MARKER = "embed_assets.toml"
+SERVICE_SECONDS = 180.0
+"""How long the service may take to load the base model on a slow machine."""
+QUERY = "shortest route between two nodes when some edges have negative weight"
+REFUSED = 3
+
+
+def demo(
+    data_dir: Annotated[Path, typer.Option("--data-dir", help="A folder of the demo's own; emptied first.")] = Path(
+        "data/demo"
+    ),
+) -> None:
+    """Learn from real code with the real MiniLM: recall before and after, verdict, promotion, hot swap."""
+    root = _fresh(data_dir.expanduser().resolve())
+    os.environ[SETTINGS_FILE_VARIABLE] = str(root / MARKER)
+    os.environ["EMBED_ASSETS_DATA_DIR"] = str(root)
+    os.environ.pop("DAGSTER_HOME", None)
+    settings = load()
+    prepare_dagster(settings)
+    store = Store(settings.data_dir)
+    started = time.monotonic()
+    _say(f"Learning from {' and '.join(PACKAGES)}, as installed here, into {root}")
+    with _service(store) as service:
+        before = service.status()["model"]
+        _say(f"A live embedder answers at {service.url} with {before}")
+        from embed_assets.night import run_night
+
+        with terminal_for_children():
+            outcome = run_night({})
+        if outcome.name == "failed":
+            _say(outcome.text)
+            raise typer.Exit(1)
+        _show_recall(store)
+        _say(f"Verdict: {outcome.name}\n" + "\n".join(f"  - {reason}" for reason in _reasons(store)))
+        _show_swap(store, service, before)
+    _say(
+        f"{(time.monotonic() - started) / 60:.1f} minutes. Next: `make ui` opens the Dagster UI on this state; "
+        "`embed-assets init PATH...` starts on your own repositories."
+    )
+
+
+def _fresh(root: Path) -> Path:
+    """An empty folder for the demo; only a folder that an earlier demo wrote is emptied.
+
+    Raises:
+        StoreError: the folder holds something else.
+    """
+    if root.exists() and any(root.iterdir()):
+        marker = root / MARKER
+        if not marker.exists() or marker.read_text(encoding="utf-8") != SETTINGS:
+            raise StoreError(f"{root} is not empty and no demo wrote it; name another folder with --data-dir")
+        if find_service(Store(root)) is not None:
+            raise StoreError(f"a service still runs on {root}; stop it, or name another folder with --data-dir")
+        shutil.rmtree(root)
+    root.mkdir(parents=True, exist_ok=True)
+    write_text(root / MARKER, SETTINGS)
+    return root
+
+
+@contextmanager
+def _service(store: Store) -> Iterator[LiveEmbedder]:
+    """Runs `embed-assets serve` on a free port, and stops it in the end.
+
+    Raises:
+        StoreError: it ended, or did not become ready in time.
+    """
+    log = store.runs / "serve.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "embed_assets.cli", "serve"], stdout=output, stderr=output)
+    try:
+        yield _when_ready(store, process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _when_ready(store: Store, process: subprocess.Popen[bytes], log: Path) -> LiveEmbedder:
+    deadline = time.monotonic() + SERVICE_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+            raise StoreError(f"the service ended with code {process.returncode}: {' '.join(said)}")
+        service = find_service(store)
+        if service is not None and service.ready():
+            return service
+        time.sleep(0.2)
+    raise StoreError(f"the service was not ready after {SERVICE_SECONDS:.0f} s; see {log}")
+
+
+def _show_recall(store: Store) -> None:
+    from embed_assets.evaluation.table import recall_table
+    from embed_assets.records import RecallReport
+    from embed_assets.store import read_json
+
+    report_file = store.latest_candidate / "report.json"
+    if not report_file.exists():
+        return
+    report = RecallReport.from_json(read_json(report_file))
+    _say("Recall on held-out queries, before and after:\n" + recall_table(report))
+
+
+def _reasons(store: Store) -> list[str]:
+    from embed_assets.state import state_of
+
+    return list(state_of(load()).candidate.get("reasons", ()))
+
+
+def _show_swap(store: Store, service: LiveEmbedder, before: str) -> None:
+    _, answered = service.embed([QUERY], "query")
+    same = "the live model was not replaced" if answered == before else "swapped in without a restart"
+    _say(f"The service that answered with {before} answers with {answered} now: {same}")
+
+
+def _say(text: str) -> None:
+    typer.echo(f"\n{text}", err=False)

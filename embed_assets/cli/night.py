@@ -1,0 +1,75 @@
+"""`run`: tonight's graph, now. `ui`: the Dagster UI on the same state, with the schedule running."""
+
+import json
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from embed_assets.cli.options import (
+    AsJson,
+    ConfigFile,
+    DataDirectory,
+    load,
+    prepare_dagster,
+    require_repositories,
+    terminal_for_children,
+)
+
+REFUSED = 3
+
+
+def run(
+    model: Annotated[
+        str | None, typer.Option(help="Base model: minilm, qodo, jina-v3, e5-large, a path or a name.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training pairs; derived when unset.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows that are each other's negatives; derived when unset.")
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; derived when unset.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps (metal).")] = None,
+    force: Annotated[bool, typer.Option(help="Train even when nothing changed since the last candidate.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDirectory = None,
+    config: ConfigFile = None,
+) -> None:
+    """Run the whole graph now: snippets, pairs, adapter, gate, checkpoint, reload.
+
+    Exit codes: 0 promoted or unchanged, 3 refused by the gate, others are errors.
+    """
+    settings = load()
+    require_repositories(settings)
+    prepare_dagster(settings)
+    from embed_assets.night import run_night
+
+    with terminal_for_children():
+        outcome = run_night(
+            {"model": model, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+             "device": canonical_device(device), "force": force or None}
+        )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(outcome.to_json()))
+    else:
+        typer.echo(outcome.text)
+    raise typer.Exit({"promoted": 0, "unchanged": 0, "refused": REFUSED}.get(outcome.name, 1))
+
+
+def ui(
+    port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
+    host: Annotated[
+        str, typer.Option(help="Address of the UI; it has no login, so keep it on this machine.")
+    ] = "127.0.0.1",
+    data_dir: DataDirectory = None,
+    config: ConfigFile = None,
+) -> None:
+    """Open the Dagster UI on this data directory, with the daemon that runs schedule and alerts."""
+    prepare_dagster(load())
+    arguments = ["dev", "-m", "embed_assets.definitions", "-h", host, "-p", str(port)]
+    os.execv(sys.executable, [sys.executable, "-m", "dagster", *arguments])
+
+
+def canonical_device(device: str | None) -> str | None:
+    """`metal` is what people call `mps`."""
+    return "mps" if device == "metal" else device

@@ -1,0 +1,46 @@
+"""Runs one job of a stage in a process of its own, so that torch's memory, a crash or a cancel stay there."""
+
+import sys
+from typing import Protocol
+
+import dagster as dg
+
+from embed_assets.store import Store, write_json
+
+
+class Job(Protocol):
+    """What a stage's entry point reads: one JSON document."""
+
+    @property
+    def candidate_id(self) -> str: ...
+
+    def to_json(self) -> dict[str, object]: ...
+
+
+def run_in_child(
+    module: str, job: Job, *, context: dg.AssetExecutionContext, client: dg.PipesSubprocessClient, store: Store
+) -> None:
+    """Writes the job under `runs/`, runs `python -m module JOB` to its end, and passes on its log and its cancel.
+
+    Raises:
+        dagster.Failure: the process ended with an error; what it said last is part of the message.
+    """
+    directory = store.runs / job.candidate_id
+    name = module.rsplit(".", 1)[-1]
+    path = directory / f"{name}.job.json"
+    write_json(path, job.to_json())
+    errors = directory / f"{name}.error"
+    errors.unlink(missing_ok=True)
+    try:
+        client.run(
+            command=[sys.executable, "-m", module, str(path)],
+            context=context,
+            env={"EMBED_ASSETS_ERROR_FILE": str(errors)},
+        )
+    except dg.DagsterExecutionInterruptedError:
+        raise
+    except Exception as error:
+        said = errors.read_text(encoding="utf-8").strip() if errors.exists() else str(error)
+        raise dg.Failure(
+            description=said, metadata={"job": dg.MetadataValue.path(str(path))}, allow_retries=False
+        ) from error

@@ -1,0 +1,179 @@
+"""What assets and checks show in the UI. Numeric names stay the same from night to night, so that they plot."""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from embed_assets.checkpoints.live import Checkpoint
+from embed_assets.checkpoints.promote import PromotionRefusedError
+from embed_assets.checkpoints.verdict import read_report
+from embed_assets.doctor import Finding
+from embed_assets.evaluation.benchmark import read_benchmark
+from embed_assets.evaluation.verdict import Check, Verdict
+from embed_assets.pairs.manifest import PairsManifest
+from embed_assets.snippets.collect import SnippetsManifest
+from embed_assets.store import Store, read_json
+
+Metadata = dict[str, Any]
+EXAMPLES_SHOWN = 8
+EXAMPLE_CHARACTERS = 300
+
+
+def picture(png: bytes, alternative: str) -> dg.MarkdownMetadataValue:
+    """A plot, inside the metadata itself."""
+    return dg.MetadataValue.md(f"![{alternative}](data:image/png;base64,{base64.b64encode(png).decode('ascii')})")
+
+
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return dg.MetadataValue.md("\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines))
+
+
+def counts(values: Mapping[str, int], name: str) -> dg.MarkdownMetadataValue:
+    """A table of counts, the largest first."""
+    ordered = sorted(values.items(), key=lambda item: (-item[1], item[0]))
+    return markdown_table((name, "count"), [(key, f"{value:,}") for key, value in ordered])
+
+
+def of_doctor(findings: Sequence[Finding]) -> Metadata:
+    return {"findings": markdown_table(("what", "level", "found"), [(f.name, f.level, f.message) for f in findings])}
+
+
+def line_of_snippets(manifest: SnippetsManifest) -> str:
+    languages = ", ".join(manifest.by_language)
+    failed = f"; could not read {', '.join(manifest.failed)}" if manifest.failed else ""
+    return f"{manifest.snippets:,} snippets, {manifest.documented:,} documented ({languages}){failed}"
+
+
+def of_snippets(manifest: SnippetsManifest, store: Store) -> Metadata:
+    """Counts by language, repository and reason of dropping."""
+    return {
+        "dagster/row_count": manifest.snippets,
+        "documented": manifest.documented,
+        "duplicates": manifest.duplicates,
+        "seconds": manifest.seconds,
+        "megabytes_per_second": manifest.megabytes_per_second,
+        "by_language": counts(manifest.by_language, "language"),
+        "dropped": counts(manifest.dropped, "reason"),
+        "repositories": markdown_table(
+            ("repository", "commit", "files", "parsed anew", "snippets", "documented"),
+            [
+                (name, found.commit[:12], found.files, found.parsed_files, found.snippets, found.documented)
+                for name, found in manifest.repositories.items()
+            ],
+        ),
+        "failed": markdown_table(("repository", "why"), manifest.failed.items()),
+        "notices": markdown_table(("notice",), [(notice,) for notice in manifest.notices]),
+        "table": dg.MetadataValue.path(str(store.snippets)),
+    }
+
+
+def of_checkpoint(store: Store, checkpoint: Checkpoint) -> Metadata:
+    """What was promoted, in whose place, and how to load it."""
+    return {
+        "checkpoint": checkpoint.checkpoint_id,
+        "replaced": checkpoint.replaced,
+        "digest": checkpoint.digest,
+        "folder": dg.MetadataValue.path(str(checkpoint.path)),
+        "load": dg.MetadataValue.md(f'`SentenceTransformer("{store.checkpoint_latest}")`'),
+    }
+
+
+def of_refusal(refusal: PromotionRefusedError) -> Metadata:
+    return {"refused": markdown_table(("reason",), [(reason,) for reason in refusal.reasons])}
+
+
+def line_of_pairs(manifest: PairsManifest) -> str:
+    rows = ", ".join(f"{count:,} {split}" for split, count in manifest.by_split.items())
+    asked = ", ".join(f"{count:,} {source}" for source, count in manifest.test_queries.items())
+    return f"{manifest.rows:,} rows ({rows}); held-out queries: {asked} on {manifest.corpus:,} functions"
+
+
+def of_pairs(manifest: PairsManifest, store: Store) -> Metadata:
+    """Rows by side, source, language and repository, what was dropped and why, and examples to read."""
+    return {
+        "dagster/row_count": manifest.rows,
+        **{f"rows/{split}": count for split, count in manifest.by_split.items()},
+        **{f"test_queries/{source}": count for source, count in manifest.test_queries.items()},
+        "corpus": manifest.corpus,
+        "duplicates": manifest.duplicates,
+        "guard_queries": manifest.guard_queries,
+        "cutoff": dg.MetadataValue.timestamp(float(manifest.cutoff)) if manifest.cutoff else "none: sides go by file",
+        "by_source": counts(manifest.by_source, "source"),
+        "by_language": counts(manifest.by_language, "language"),
+        "by_repository": counts(manifest.by_repository, "repository"),
+        "dropped": counts(manifest.dropped, "reason"),
+        "notes": markdown_table(("note",), [(note,) for note in manifest.notes]),
+        "examples": markdown_table(
+            ("source", "query", "positive"),
+            [(row["source"], row["query"], row["positive"][:EXAMPLE_CHARACTERS]) for row in manifest.examples],
+        ),
+        "table": dg.MetadataValue.path(str(store.pairs)),
+    }
+
+
+def of_candidate(store: Store, candidate_id: str) -> Metadata:
+    """Training figures, the loss curve, recall before and after, and the queries that moved most."""
+    from embed_assets.evaluation.plot import recall_plot
+    from embed_assets.evaluation.table import improved_examples, recall_table, worst_losses
+    from embed_assets.training.curve import read_curve
+    from embed_assets.training.plot import loss_curve_png
+
+    directory = store.candidate(candidate_id)
+    training = read_json(directory / "training.json")
+    report = read_report(store, candidate_id)
+    verdict = read_json(directory / "verdict.json")
+    benchmark = read_benchmark(store.benchmarks / report.benchmark_digest)
+    examples = [*improved_examples(report, benchmark, EXAMPLES_SHOWN), *worst_losses(report, benchmark, EXAMPLES_SHOWN)]
+    return {
+        "candidate": candidate_id,
+        "base_model": training["base_model"],
+        "rows": training["rows"],
+        "steps": training["steps"],
+        "final_loss": training["final_loss"],
+        "training_seconds": training["seconds"],
+        "samples_per_second": training["samples_per_second"],
+        "evaluation_seconds": report.seconds,
+        **verdict["figures"],
+        "recall": dg.MetadataValue.md(recall_table(report)),
+        "recall_plot": picture(recall_plot(report), "recall before and after"),
+        "loss_curve": picture(loss_curve_png(read_curve(directory / "curve.jsonl")), "loss over the steps"),
+        "examples": markdown_table(
+            ("query", "answer", "rank before", "rank after"),
+            [(example.query, example.answer, example.rank_before, example.rank_after) for example in examples],
+        ),
+        "recipe": dg.MetadataValue.json(training["recipe"]),
+        "folder": dg.MetadataValue.path(str(directory)),
+    }
+
+
+def of_reload(url: str, checkpoint_id: str, answer: Mapping[str, Any]) -> Metadata:
+    return {
+        "service": dg.MetadataValue.url(url),
+        "checkpoint": checkpoint_id,
+        "answer": dg.MetadataValue.json(dict(answer)),
+    }
+
+
+def check_result(check: Check, verdict: Verdict) -> dg.AssetCheckResult:
+    """A check of the gate, with the verdict's figures."""
+    return dg.AssetCheckResult(
+        passed=check.passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=check.description,
+        metadata={
+            "candidate": verdict.candidate_id,
+            "deciding_slice": verdict.deciding_slice or "none",
+            "rules": markdown_table(
+                ("rule", "holds", "why"),
+                [(rule.name, "yes" if rule.passed else "no", rule.sentence) for rule in check.rules],
+            ),
+            **verdict.figures,
+        },
+    )
+
+
+def _cell(value: object) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")

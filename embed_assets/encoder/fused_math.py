@@ -1,0 +1,241 @@
+"""The fused path's operations in plain torch: what `fused_kernels` computes faster, readable and on any device.
+
+Both modules have the same functions. Tensors are (tokens, columns). Some carry spare columns on their right, where a
+low-rank product rides along into the next matrix product; a trailing underscore means that the last argument, or the
+one named so, is written in place. It knows nothing of layers or models.
+"""
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Activation = Literal["swiglu", "gelu"]
+
+
+def wide(x: "Tensor") -> "Tensor":
+    """In float32 at least: norms, activations and sums are never taken in bfloat16."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def add_rms_norm(
+    x: "Tensor",  # (tokens, dim)
+    delta: "Tensor | None",  # (tokens, dim)
+    weight: "Tensor",  # (dim,)
+    eps: float,
+    spare: int,
+) -> tuple["Tensor", "Tensor", "Tensor"]:
+    """x + delta, its RMS norm (tokens, dim + spare), and the reciprocal root mean squares (tokens,)."""
+    total = x if delta is None else (wide(x) + wide(delta)).to(x.dtype)
+    values = wide(total)
+    scale = torch.rsqrt(values.square().mean(1) + eps)
+    normed = x.new_empty(len(x), x.shape[1] + spare)
+    normed[:, : x.shape[1]] = values * scale[:, None] * wide(weight)
+    return total, normed, scale
+
+
+def rms_norm_backward_(
+    grad_normed: "Tensor",  # (tokens, dim)
+    x: "Tensor",  # (tokens, dim)
+    scale: "Tensor",  # (tokens,)
+    weight: "Tensor",  # (dim,)
+    grad_: "Tensor",  # (tokens, dim + spare)
+) -> None:
+    """Adds the gradient with respect to x to the first columns of `grad_`."""
+    dim = x.shape[1]
+    weighted = wide(grad_normed) * wide(weight)
+    unit = wide(x) * scale[:, None]
+    grad_[:, :dim] = wide(grad_[:, :dim]) + scale[:, None] * (weighted - unit * (weighted * unit).mean(1, keepdim=True))
+
+
+def add_layer_norm(
+    x: "Tensor",  # (tokens, dim)
+    delta: "Tensor",  # (tokens, dim)
+    weight: "Tensor",  # (dim,)
+    bias: "Tensor",  # (dim,)
+    eps: float,
+    spare: int,
+) -> tuple["Tensor", "Tensor", "Tensor", "Tensor"]:
+    """x + delta, its layer norm (tokens, dim + spare), and means and reciprocal deviations (tokens,)."""
+    dim = delta.shape[1]
+    total = (wide(x[:, :dim]) + wide(delta)).to(delta.dtype)
+    values = wide(total)
+    mean = values.mean(1)
+    scale = torch.rsqrt(values.var(1, unbiased=False) + eps)
+    normed = delta.new_empty(len(delta), dim + spare)
+    normed[:, :dim] = (values - mean[:, None]) * scale[:, None] * wide(weight) + wide(bias)
+    return total, normed, mean, scale
+
+
+def layer_norm_backward_(
+    extra: "Tensor | None",  # (tokens, dim)
+    x: "Tensor",  # (tokens, dim)
+    mean: "Tensor",  # (tokens,)
+    scale: "Tensor",  # (tokens,)
+    weight: "Tensor",  # (dim,)
+    grad_: "Tensor",  # (tokens, dim + spare)
+) -> None:
+    """Replaces the gradient of the norm's output, `grad_` + `extra`, by that of its input."""
+    dim = x.shape[1]
+    incoming = wide(grad_[:, :dim]) if extra is None else wide(grad_[:, :dim]) + wide(extra)
+    weighted = incoming * wide(weight)
+    unit = (wide(x) - mean[:, None]) * scale[:, None]
+    centred = weighted - weighted.mean(1, keepdim=True) - unit * (weighted * unit).mean(1, keepdim=True)
+    grad_[:, :dim] = scale[:, None] * centred
+
+
+def activate(
+    before: "Tensor",  # (tokens, width or 2 * width, and more)
+    kind: Activation,
+    width: int,
+    a: "Tensor",  # (low, width)
+) -> tuple["Tensor", "Tensor"]:
+    """silu(gate) * up, or gelu: (tokens, width + low), the last columns its product with a^T; and a copy of those."""
+    hidden = before.new_empty(len(before), width + len(a))
+    hidden[:, :width] = _activated(before, kind, width)
+    low = hidden[:, :width] @ a.T
+    hidden[:, width:] = low
+    return hidden, low
+
+
+def activate_backward_(
+    before_: "Tensor",  # (tokens, width or 2 * width, + projections * rank)
+    grad_hidden: "Tensor",  # (tokens, width)
+    kind: Activation,
+    width: int,
+    grad_low: "Tensor",  # (tokens, rank) of the layer after
+    low: "Tensor",  # (tokens, projections * rank) of the layer before
+    b: "Tensor",  # (projections * width, projections * rank): of each projection only its own block is read
+    grad_a: "Tensor",  # (rank, width), written
+    grad_b: "Tensor",  # (projections * width, rank), written
+) -> None:
+    """Replaces `before_` by its gradient, the spare columns by the gradient of `low`; fills grad_a and grad_b."""
+    incoming = wide(grad_hidden)
+    grad_a.copy_(wide(grad_low).T @ wide(_activated(before_, kind, width)))
+    if kind == "swiglu":
+        gate, up = wide(before_[:, :width]), wide(before_[:, width : 2 * width]).clone()
+        sigmoid = torch.sigmoid(gate)
+        before_[:, width : 2 * width] = incoming * gate * sigmoid
+        before_[:, :width] = incoming * up * sigmoid * (1 + gate * (1 - sigmoid))
+    else:
+        values = wide(before_[:, :width])
+        density = torch.exp(-0.5 * values.square()) * (2 * torch.pi) ** -0.5
+        before_[:, :width] = incoming * (0.5 * (1 + torch.erf(values * 2**-0.5)) + values * density)
+    projections = 2 if kind == "swiglu" else 1
+    rank = low.shape[1] // projections
+    for index in range(projections):
+        columns = slice(index * width, (index + 1) * width)
+        ranks = slice(index * rank, (index + 1) * rank)
+        grad_b[columns] = wide(before_[:, columns]).T @ wide(low[:, ranks])
+        before_[:, projections * width :][:, ranks] = before_[:, columns] @ b[columns, ranks]
+
+
+def _activated(before: "Tensor", kind: Activation, width: int) -> "Tensor":
+    if kind == "gelu":
+        return functional.gelu(wide(before[:, :width])).to(before.dtype)
+    return (functional.silu(wide(before[:, :width])) * wide(before[:, width : 2 * width])).to(before.dtype)
+
+
+def rotate_(
+    qkv_: "Tensor",  # (tokens, columns): the first `heads` heads are rotated
+    cos: "Tensor",  # (tokens, head_dim / 2)
+    sin: "Tensor",  # (tokens, head_dim / 2)
+    heads: int,
+) -> None:
+    """Rotary positions, in place: Su et al. 2021, the half-split layout of transformers."""
+    half = cos.shape[1]
+    states = wide(qkv_[:, : 2 * half * heads]).view(len(qkv_), heads, 2, half)
+    first, second = states.unbind(2)
+    c, s = cos[:, None], sin[:, None]
+    qkv_[:, : 2 * half * heads] = torch.stack([first * c - second * s, second * c + first * s], 2).flatten(1)
+
+
+def rotate_backward(
+    grad_q: "Tensor",  # (tokens, heads, head_dim)
+    grad_k: "Tensor",  # (tokens, kv_heads, head_dim)
+    grad_v: "Tensor",
+    cos: "Tensor | None",  # (tokens, head_dim / 2); None: positions are not rotated
+    sin: "Tensor | None",
+    spare: int,
+) -> "Tensor":  # (tokens, (heads + 2 * kv_heads) * head_dim + spare)
+    """The three gradients side by side, queries and keys rotated back."""
+    tokens, heads, head_dim = grad_q.shape
+    rotated = torch.cat([grad_q, grad_k], 1)
+    if cos is not None and sin is not None:
+        first, second = wide(rotated).view(tokens, -1, 2, head_dim // 2).unbind(2)
+        c, s = cos[:, None], sin[:, None]
+        rotated = torch.stack([first * c + second * s, second * c - first * s], 2)
+    columns = (heads + 2 * grad_k.shape[1]) * head_dim
+    grad = grad_q.new_empty(tokens, columns + spare)
+    grad[:, : columns - grad_v[0].numel()] = rotated.flatten(1)
+    grad[:, columns - grad_v[0].numel() : columns] = grad_v.flatten(1)
+    return grad
+
+
+def attend(
+    q: "Tensor",  # (tokens, heads, head_dim)
+    k: "Tensor",  # (tokens, kv_heads, head_dim)
+    v: "Tensor",
+    boundaries: "Tensor",  # (documents + 1,)
+    longest: int,
+    causal: bool,
+) -> tuple["Tensor", "Tensor | None"]:
+    """Attention within each document: (tokens, heads, head_dim), and nothing to keep for its backward."""
+    repeats = q.shape[1] // k.shape[1]
+    attended = torch.zeros_like(q)
+    edges = boundaries.tolist()
+    outputs = []
+    for start, stop in zip(edges, edges[1:], strict=False):
+        query = wide(q[start:stop]).transpose(0, 1)
+        key, value = (wide(states[start:stop]).transpose(0, 1).repeat_interleave(repeats, 0) for states in (k, v))
+        output = functional.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=causal)[0]
+        outputs.append(output.transpose(0, 1))
+    attended = torch.cat(outputs).to(q.dtype)
+    assert attended.shape == q.shape
+    return attended, None
+
+
+def attend_backward(
+    grad: "Tensor",  # (tokens, heads, head_dim)
+    q: "Tensor",
+    k: "Tensor",
+    v: "Tensor",
+    attended: "Tensor",
+    kept: "Tensor | None",
+    boundaries: "Tensor",
+    longest: int,
+    causal: bool,
+) -> tuple["Tensor", "Tensor", "Tensor"]:
+    """Gradients of q, k and v."""
+    with torch.inference_mode(False), torch.enable_grad():
+        inputs = [states.detach().clone().requires_grad_() for states in (q, k, v)]
+        output, _ = attend(*inputs, boundaries, longest, causal)
+        grad_q, grad_k, grad_v = torch.autograd.grad(output, inputs, grad.clone())
+    return grad_q, grad_k, grad_v
+
+
+def product_into(out: "Tensor", left: "Tensor", right: "Tensor") -> None:
+    """left @ right into a float32 (or wider) matrix."""
+    out.copy_(left @ right)
+
+
+class ScaledCopies:
+    """For each (source, aim, factor): aim = factor * source, rounded to the aim's precision.
+
+    With a `target`, the aims are views of it, and `run` writes to the same places of the tensor it is given.
+    """
+
+    def __init__(self, moves: "list[tuple[Tensor, Tensor, float]]", target: "Tensor | None" = None) -> None:
+        start = 0 if target is None else target.storage_offset()
+        self._moves = [
+            (source, aim, factor, (aim.shape, aim.stride(), aim.storage_offset() - start))
+            for source, aim, factor in moves
+        ]
+
+    def run(self, target: "Tensor | None" = None) -> None:
+        for source, aim, factor, (shape, stride, offset) in self._moves:
+            place = aim if target is None else target.as_strided(shape, stride, target.storage_offset() + offset)
+            place.copy_(source * factor)

@@ -1,0 +1,30 @@
+"""The fused path is held to autograd over transformers' own modules; its kernels to the same operations in torch."""
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_encoders import ROWS, lora_gradients, padded_reference, tiny_encoder
+
+from embed_assets.encoder.fused import (
+    fused_embed,
+    fused_memory_bytes,
+    fused_supported,
+    layers_problem,
+    layers_to_recompute,
+)
+
+ARCHITECTURES = ("qwen2", "bert", "xlm-roberta", "jina_embeddings_v3")
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("pooling", ["last", "mean", "cls"])
+@pytest.mark.parametrize("recomputed", [0, 2])
+def test_equals_autograd_on_each_row_alone(model_type: str, pooling: str, recomputed: int) -> None:
+    encoder = tiny_encoder(model_type, pooling=pooling, hidden_size=64)
+    alone = padded_reference(encoder, ROWS)
+    expected = lora_gradients(encoder, alone)
+    fused = fused_embed(encoder, ROWS, recomputed=recomputed)
+    torch.testing.assert_close(fused, alone, atol=5e-6, rtol=1e-5)
+    for name, gradient in lora_gradients(encoder, fused).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=2e-3)

@@ -1,0 +1,67 @@
+"""The doctor: every fault of a machine is found, named, and says what to do."""
+
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from embed_assets import doctor
+from embed_assets.doctor import UnhealthyError, examine, require_health
+from embed_assets.settings import Settings, load_settings
+
+
+def settings(tmp_path: Path, text: str = "") -> Settings:
+    file = tmp_path / "embed_assets.toml"
+    file.write_text(text, encoding="utf-8")
+    return load_settings(file)
+
+
+def level_of(found: Settings, name: str) -> tuple[str, str]:
+    [finding] = [finding for finding in examine(found) if finding.name == name]
+    return finding.level, finding.message
+
+
+def test_a_sound_machine_has_no_errors(tmp_path: Path) -> None:
+    assert {finding.level for finding in require_health(settings(tmp_path))} <= {"ok", "warning"}
+
+
+def test_missing_git_is_an_error_that_stops_the_night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UnhealthyError, match="git: not found on PATH; install git"):
+        require_health(settings(tmp_path))
+
+
+def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda _path: usage(10, 10, 0))
+    level, message = level_of(settings(tmp_path), "disk")
+    assert level == "error"
+    assert "0.0 GiB free" in message
+
+
+def test_a_broken_grammar_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "check_grammars", lambda: {"rust": "no module tree_sitter_rust"})
+    level, message = level_of(settings(tmp_path), "grammars")
+    assert (level, "rust: no module tree_sitter_rust" in message) == ("error", True)
+
+
+def test_cuda_on_a_machine_without_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    level, message = level_of(settings(tmp_path, "[training]\ndevice = 'cuda'\n"), "device")
+    assert level == "error"
+    assert "training.device" in message
+
+
+def test_an_unknown_model_is_an_error(tmp_path: Path) -> None:
+    level, message = level_of(settings(tmp_path, "[model]\nname = 'no-such-model'\n"), "model")
+    assert (level, "no-such-model" in message) == ("error", True)
+
+
+def test_a_restricted_licence_and_a_missing_repository_are_warnings(tmp_path: Path) -> None:
+    level, message = level_of(settings(tmp_path, "[[repositories]]\nsource = 'nowhere'\n"), "repositories")
+    assert (level, str(tmp_path / "nowhere") in message) == ("warning", True)
+
+
+def test_a_dagster_home_without_its_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    assert level_of(settings(tmp_path), "dagster home")[0] == "error"
