@@ -29,6 +29,10 @@ source = "package:networkx"
 [[repositories]]
 source = "package:polars"
 
+# In-batch negatives alone train twice as fast: a demo should not take all night.
+[pairs]
+hard_negatives = 0
+
 [serving]
 port = 0
 """
