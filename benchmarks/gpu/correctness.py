@@ -54,7 +54,9 @@ def _agreement(
     gradients: dict[str, torch.Tensor],
 ) -> dict[str, float]:
     each = [float(_cosine(gradients[name], expected_gradients[name])) for name in expected_gradients]
-    flat, flat_expected = (torch.cat([g[n].flatten() for n in expected_gradients]) for g in (gradients, expected_gradients))
+    flat, flat_expected = (
+        torch.cat([g[n].flatten() for n in expected_gradients]) for g in (gradients, expected_gradients)
+    )
     return {
         "lowest_embedding_cosine": float(functional.cosine_similarity(vectors, expected).min()),
         "gradient_cosine": float(_cosine(flat, flat_expected)),

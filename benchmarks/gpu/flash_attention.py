@@ -29,13 +29,13 @@ def flash_attn_func(*arguments, **options):
 
 flash_attn_with_kvcache = flash_attn_func
 '''
-_PADDING = '''
+_PADDING = """
 def pad_input(*arguments, **options):
     raise NotImplementedError("only the padding-free path is measured")
 
 
 unpad_input = pad_input
-'''
+"""
 _METADATA = "Metadata-Version: 2.1\nName: flash-attn\nVersion: 2.8.3\n"
 
 

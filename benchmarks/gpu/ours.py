@@ -1,5 +1,6 @@
 """Our side: text in, tokenised once, the encoder's paths, InfoNCE, clipping, AdamW; and encoding, text in, vectors out."""
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -41,7 +42,9 @@ class Run:
     warm_up_seconds: float
 
 
-def load(shape: Shape, path: Path, device: str, *, dtype: torch.dtype = torch.bfloat16, lora: bool = True) -> BenchEncoder:
+def load(
+    shape: Shape, path: Path, device: str, *, dtype: torch.dtype = torch.bfloat16, lora: bool = True
+) -> BenchEncoder:
     """The checkpoint, with an adapter injected in place, its masters in float32."""
     from peft import LoraConfig, inject_adapter_in_model
     from transformers import AutoModel
@@ -106,7 +109,9 @@ def train(
                 _reset_peak(device)
                 last = warm_up if step == 0 else warm_up + steps
                 waiting = deque(ahead.submit(tokens_of, later) for later in range(step, last))
-            losses.append(train_step(encoder, waiting.popleft().result(), batch, optimizer, parameters, path_name, **options))
+            losses.append(
+                train_step(encoder, waiting.popleft().result(), batch, optimizer, parameters, path_name, **options)
+            )
             if device == "cuda" and step >= warm_up:
                 event = torch.cuda.Event(enable_timing=True)
                 event.record()  # type: ignore[no-untyped-call]
@@ -121,7 +126,7 @@ def train(
     return Run(
         samples_per_second=batch * steps / seconds,
         tokens_per_second=float(sum(part.sum() for part in lengths)) / seconds,
-        step_seconds=[a.elapsed_time(b) / 1e3 for a, b in zip(events, events[1:], strict=False)],
+        step_seconds=[a.elapsed_time(b) / 1e3 for a, b in itertools.pairwise(events)],
         lengths=lengths,
         losses=[float(loss) for loss in losses],
         peak_gib=torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0,

@@ -70,13 +70,21 @@ SHAPES = {
 
 def shrunk(shape: Shape) -> Shape:
     """The same architecture small enough for a CPU, to try the programs out."""
-    small = {"vocab_size": 4096, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    small = {
+        "vocab_size": 4096,
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+    }
     if shape.model_type == "qwen2":
         small["num_key_value_heads"] = 2
     return Shape(model_type=shape.model_type, sizes=shape.sizes | small, targets=shape.targets, pooling=shape.pooling)
 
 
-def columns(rows: int, vocabulary: int, *, negatives: int = 0, seed: int = 1, tiny: bool = False) -> list[list[np.ndarray]]:
+def columns(
+    rows: int, vocabulary: int, *, negatives: int = 0, seed: int = 1, tiny: bool = False
+) -> list[list[np.ndarray]]:
     """Queries, positives and any hard negatives: each a list of (tokens,) int64 arrays."""
     random = np.random.default_rng(seed)
 
@@ -143,7 +151,9 @@ def training_flops(shape: Shape, lengths: np.ndarray) -> float:
 
 def encoding_flops(shape: Shape, lengths: np.ndarray) -> float:
     """Of one forward on real tokens."""
-    return float(lengths.sum()) * 2 * linear_parameters(shape.sizes, gated=shape.causal) + _attention_flops(shape, lengths)
+    return float(lengths.sum()) * 2 * linear_parameters(shape.sizes, gated=shape.causal) + _attention_flops(
+        shape, lengths
+    )
 
 
 def _attention_flops(shape: Shape, lengths: np.ndarray) -> float:

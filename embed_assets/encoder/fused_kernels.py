@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from embed_assets.encoder.fused_math import Activation
 
-COLUMN_TILE=(64,64,4); COLUMN_LOWER=False; COLUMN_SPANS=15; COLUMN_STAGES=2
+COLUMN_TILE = (64, 64, 4)
+COLUMN_LOWER = False
+COLUMN_SPANS = 15
+COLUMN_STAGES = 2
 FORWARD_TILE, BACKWARD_TILE = (64, 64, 4), (64, 64, 4)
 """Tokens and columns of one step of the activation kernels, and their warps."""
 SPANS = 10
@@ -412,7 +415,9 @@ def activate_backward_columns(
     spans = triton.cdiv(tokens, span)
     part_a = torch.empty(spans, rank, width, device=before_.device, dtype=torch.float32)
     part_b = torch.empty(spans, projections * width, rank, device=before_.device, dtype=torch.float32)
-    part_low = torch.empty(blocks if COLUMN_LOWER else 1, tokens, projections * rank, device=before_.device, dtype=torch.float32)
+    part_low = torch.empty(
+        blocks if COLUMN_LOWER else 1, tokens, projections * rank, device=before_.device, dtype=torch.float32
+    )
     _activate_backward[(blocks, spans)](
         before_, before_.stride(0), grad_hidden, grad_hidden.stride(0), grad_low.contiguous(), low, low.stride(0), b,
         b.stride(0), part_a, part_b, part_low, tokens, width, span, kind == "swiglu", rank, tile_tokens, tile_columns, COLUMN_LOWER,
@@ -420,8 +425,10 @@ def activate_backward_columns(
     )  # fmt: skip
     torch.sum(part_a, 0, out=grad_a)
     torch.sum(part_b, 0, out=grad_b)
-    if COLUMN_LOWER: before_[:, projections * width :] = part_low.sum(0)
-    else: torch.mm(before_[:, : projections * width], b, out=before_[:, projections * width :])
+    if COLUMN_LOWER:
+        before_[:, projections * width :] = part_low.sum(0)
+    else:
+        torch.mm(before_[:, : projections * width], b, out=before_[:, projections * width :])
 
 
 def rotate_(qkv_: "Tensor", cos: "Tensor", sin: "Tensor", heads: int) -> None:

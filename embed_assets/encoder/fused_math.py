@@ -5,6 +5,7 @@ low-rank product rides along into the next matrix product; a trailing underscore
 one named so, is written in place. It knows nothing of layers or models.
 """
 
+import itertools
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -188,7 +189,7 @@ def attend(
     attended = torch.zeros_like(q)
     edges = boundaries.tolist()
     outputs = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         query = wide(q[start:stop]).transpose(0, 1)
         key, value = (wide(states[start:stop]).transpose(0, 1).repeat_interleave(repeats, 0) for states in (k, v))
         output = functional.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=causal)[0]

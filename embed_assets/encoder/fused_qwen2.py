@@ -103,9 +103,7 @@ class Qwen2Stack:
         )
 
     @torch.no_grad()
-    def forward(
-        self, packed: PackedRows, pooling: str, *, keep: bool, recomputed: int = 0
-    ) -> tuple["Tensor", Tape]:
+    def forward(self, packed: PackedRows, pooling: str, *, keep: bool, recomputed: int = 0) -> tuple["Tensor", Tape]:
         """Final hidden states of the tokens that `pooling` reads (rows, dim): one of each document, or with mean all.
 
         Args:

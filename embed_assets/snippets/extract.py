@@ -117,8 +117,9 @@ def _documentation(source: bytes, item: Item, language: str) -> tuple[str, list[
 
 
 def _docstring(body: Node | None, cuts: list[tuple[int, int, bytes]]) -> tuple[str, list[tuple[int, int, bytes]]]:
-    statement = body.named_child(0) if body is not None else None
-    literal = statement.named_child(0) if statement is not None and statement.type == "expression_statement" else None
+    statement = body.named_child(0) if body is not None and body.named_child_count else None
+    written = statement is not None and statement.type == "expression_statement" and statement.named_child_count
+    literal = statement.named_child(0) if statement is not None and written else None
     if (
         body is None
         or statement is None

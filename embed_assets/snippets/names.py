@@ -17,6 +17,11 @@ def text_of(node: Node | None) -> str:
     return " ".join((node.text or b"").decode("utf-8", "replace").split()) if node is not None else ""
 
 
+def first_child(node: Node | None) -> Node | None:
+    """The first named child, if there is one."""
+    return node.named_child(0) if node is not None and node.named_child_count else None
+
+
 def plain_name(node: Node) -> tuple[str, str, str]:
     """Name, owner and disambiguator of a definition whose `name` is the name."""
     return text_of(node).strip("\"'`")[:MAX_NAME], "", ""
@@ -37,7 +42,7 @@ def declared_name(node: Node) -> tuple[str, str, str]:
         else:
             inner: Node | None = current.child_by_field_name("declarator")
             if inner is None and current.type in ("reference_declarator", "parenthesized_declarator"):
-                inner = current.named_child(0)
+                inner = first_child(current)
             if inner is None:
                 break
             current = inner
@@ -46,7 +51,7 @@ def declared_name(node: Node) -> tuple[str, str, str]:
 
 def elixir_name(node: Node) -> tuple[str, str, str]:
     """Elixir: the arguments of `def fetch(repo, id) when is_integer(id)` -> (`fetch`, ``, `/2`)."""
-    head: Node | None = node.named_child(0)
+    head: Node | None = first_child(node)
     if head is not None and head.type == "binary_operator" and _operator(head) == "when":
         head = head.child_by_field_name("left")
     if head is None:
@@ -64,7 +69,7 @@ def elixir_name(node: Node) -> tuple[str, str, str]:
 
 def module_name(node: Node) -> tuple[str, str, str]:
     """Elixir: the arguments of `defimpl Enumerable, for: Stream` -> (`Enumerable for Stream`, ``, ``)."""
-    first = node.named_child(0)
+    first = first_child(node)
     implemented = re.search(r"\bfor:\s*([\w.\[\], ]+)", text_of(node))
     name = text_of(first)
     return (f"{name} for {implemented[1].strip()}" if implemented else name)[:MAX_NAME], "", ""

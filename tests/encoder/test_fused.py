@@ -1,17 +1,11 @@
 """The fused path is held to autograd over transformers' own modules; its kernels to the same operations in torch."""
 
-from typing import Any
-
 import pytest
 import torch
 from tiny_encoders import ROWS, lora_gradients, padded_reference, tiny_encoder
 
 from embed_assets.encoder.fused import (
     fused_embed,
-    fused_memory_bytes,
-    fused_supported,
-    layers_problem,
-    layers_to_recompute,
 )
 
 ARCHITECTURES = ("qwen2", "bert", "xlm-roberta", "jina_embeddings_v3")

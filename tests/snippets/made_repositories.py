@@ -21,7 +21,12 @@ DAY = 86_400
 def run_git(directory: Path, *command: str, at: int = FIRST_COMMIT) -> str:
     dates = {"GIT_AUTHOR_DATE": f"{at} +0000", "GIT_COMMITTER_DATE": f"{at} +0000"}
     done = subprocess.run(
-        ["git", *command], cwd=directory, env={**os.environ, **IDENTITY, **dates}, capture_output=True, text=True, check=True
+        ["git", *command],
+        cwd=directory,
+        env={**os.environ, **IDENTITY, **dates},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return done.stdout.strip()
 

@@ -103,7 +103,12 @@ mod tests { #[test] fn works() {} }
 end
 ''',
         [
-            ("module", "Shop.Cart", "Holds items.", "defmodule Shop.Cart do\n  use GenServer\n\n  # the empty one\n\n  @timeout 5\nend"),
+            (
+                "module",
+                "Shop.Cart",
+                "Holds items.",
+                "defmodule Shop.Cart do\n  use GenServer\n\n  # the empty one\n\n  @timeout 5\nend",
+            ),
             (
                 "function",
                 "Shop.Cart.add/2",
@@ -224,7 +229,12 @@ class Cart {
 }
 """,
         [
-            ("method", "shop.Cart.find", "Finds.", "template<class T> T* shop::Cart<T>::find(int a) const { return 0; }"),
+            (
+                "method",
+                "shop.Cart.find",
+                "Finds.",
+                "template<class T> T* shop::Cart<T>::find(int a) const { return 0; }",
+            ),
             ("class", "shop.Cart", "", "class Cart {\n  int size;\n}"),
             ("method", "shop.Cart.add", "Adds.", "int add() { return 1; }"),
         ],
@@ -331,7 +341,9 @@ def test_a_comment_behind_other_code_documents_nothing_below() -> None:
 
 
 def test_directives_to_tools_are_no_documentation() -> None:
-    (definition,) = extract(b"// eslint-disable-next-line no-x\n/** @ts-ignore */\nfunction f() { return 1 }\n", "javascript")
+    (definition,) = extract(
+        b"// eslint-disable-next-line no-x\n/** @ts-ignore */\nfunction f() { return 1 }\n", "javascript"
+    )
     assert definition.doc == ""
 
 

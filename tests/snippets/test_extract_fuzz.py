@@ -17,7 +17,9 @@ SLOWER_MACHINES = 4
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(language=LANGUAGE, cut=st.floats(0, 1), garbage=st.binary(max_size=60), at=st.floats(0, 1))
-def test_truncated_and_damaged_files_still_give_whole_records(language: str, cut: float, garbage: bytes, at: float) -> None:
+def test_truncated_and_damaged_files_still_give_whole_records(
+    language: str, cut: float, garbage: bytes, at: float
+) -> None:
     source = FIXTURES[language][0].encode()
     damaged = source[: int(len(source) * cut)]
     place = int(len(damaged) * at)
