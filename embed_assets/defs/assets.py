@@ -105,7 +105,7 @@ def finetuned_adapter(
         run_in_child("embed_assets.training", plan, context=context, client=child, store=store)
     else:
         assert isinstance(plan, Reuse)
-        context.log.info(f"candidate {plan.candidate_id} was trained but never judged: it is not trained again")
+        context.log.info(f"not trained again: {plan.reason}")
     evaluation = plan_evaluation(settings, store, plan.candidate_id)
     run_in_child("embed_assets.evaluation", evaluation, context=context, client=child, store=store)
     judge(store, settings.gate, plan.candidate_id)

@@ -32,7 +32,7 @@ class Unchanged:
 
 @dataclass(frozen=True, kw_only=True)
 class Reuse:
-    """Trained already, not judged yet: the night goes on with the evaluation."""
+    """Trained already, but not judged, or passed and not promoted: the night goes on with the evaluation."""
 
     reason: str
     candidate_id: str
@@ -145,6 +145,9 @@ def _known(store: Store, job: TrainingJob) -> Reuse | Unchanged | None:
         return None
     candidate_id = str(last["candidate_id"])
     said = f"same pairs, base model and recipe as candidate {candidate_id}"
-    if (store.latest_candidate / "verdict.json").is_file():
-        return Unchanged(reason=f"{said}, which was trained and judged", candidate_id=candidate_id)
-    return Reuse(reason=f"{said}, which was trained and not judged yet", candidate_id=candidate_id)
+    verdict = store.latest_candidate / "verdict.json"
+    if not verdict.is_file():
+        return Reuse(reason=f"{said}, which was trained and not judged yet", candidate_id=candidate_id)
+    if read_json(verdict)["promote"] and not store.checkpoint(candidate_id).exists():
+        return Reuse(reason=f"{said}, which passed and was never promoted", candidate_id=candidate_id)
+    return Unchanged(reason=f"{said}, which was trained and judged", candidate_id=candidate_id)

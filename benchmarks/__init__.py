@@ -1,0 +1,1 @@
+"""Programs that measure embed_assets against its peers, both sides in one run. Reports: benchmarks/reports/."""
