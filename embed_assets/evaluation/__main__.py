@@ -6,6 +6,7 @@ from pathlib import Path
 from embed_assets.evaluation.evaluate import evaluate_candidate
 from embed_assets.evaluation.job import read_job
 from embed_assets.evaluation.progress import Progress
+from embed_assets.evaluation.table import recall_table
 from embed_assets.process import run_process
 
 
@@ -13,7 +14,7 @@ def evaluate(path: Path) -> None:
     """Runs the job in the file `path`, which writes the report last and whole, or not at all."""
     with Progress.for_this_process() as progress:
         report = evaluate_candidate(read_job(path), progress.observe)
-        progress.line(f"evaluated candidate {report.candidate_id} in {report.seconds:.0f} s")
+        progress.line(f"evaluated candidate {report.candidate_id} in {report.seconds:.0f} s\n{recall_table(report)}")
 
 
 if __name__ == "__main__":

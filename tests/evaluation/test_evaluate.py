@@ -226,9 +226,9 @@ def run(job: Path, **environment: str) -> "subprocess.Popen[str]":
 
 def test_the_real_model_in_a_process_of_its_own(real_job: Path, store: Store) -> None:
     process = run(real_job)
-    output, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert "| docstring (60 on 60)" in output
+    assert "| docstring (60 on 60)" in errors
     report = RecallReport.from_json(read_json(store.latest_candidate / "report.json"))
     part = report.slice("docstring")
     assert part is not None
