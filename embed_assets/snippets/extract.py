@@ -13,6 +13,7 @@ from tree_sitter import Node
 from embed_assets.records import SnippetKind, digest_of
 from embed_assets.snippets.docs import attribute_text, comment_text, docstring_text
 from embed_assets.snippets.languages import BY_NAME
+from embed_assets.snippets.names import first_child
 from embed_assets.snippets.syntax import Item, definitions_in
 
 EXTRACTOR_VERSION = "1"
@@ -117,19 +118,13 @@ def _documentation(source: bytes, item: Item, language: str) -> tuple[str, list[
 
 
 def _docstring(body: Node | None, cuts: list[tuple[int, int, bytes]]) -> tuple[str, list[tuple[int, int, bytes]]]:
-    statement = body.named_child(0) if body is not None and body.named_child_count else None
-    written = statement is not None and statement.type == "expression_statement" and statement.named_child_count
-    literal = statement.named_child(0) if statement is not None and written else None
-    if (
-        body is None
-        or statement is None
-        or literal is None
-        or literal.type != "string"
-        or statement.named_child_count != 1
-    ):
+    statement = first_child(body)
+    literal = first_child(statement)
+    if body is None or statement is None or literal is None:
         return "", cuts
-    doc = docstring_text((literal.text or b"").decode("utf-8"))
-    if not doc:
+    is_literal = statement.type == "expression_statement" and literal.type == "string"
+    doc = docstring_text((literal.text or b"").decode("utf-8")) if is_literal else ""
+    if not doc or statement.named_child_count != 1:
         return "", cuts
     alone = body.named_child_count == 1
     return doc, [*cuts, (statement.start_byte, statement.end_byte, b"..." if alone else b"")]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import git
 
 SAFE_OPTIONS = ("-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "gc.auto=0")
-BRANCHES_AND_TAGS = "+refs/heads/*:refs/heads/*"
-"""What is fetched. A plain `--mirror` would bring every pull request of a forge as well."""
+BRANCHES = "+refs/heads/*:refs/heads/*"
+"""What is fetched, besides tags. A plain `--mirror` would bring every pull request of a forge as well."""
 
 
 def open_mirror(url: str, name: str, store: Store) -> tuple["git.Repo", str]:
@@ -62,10 +62,11 @@ def _clone(url: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        options = ["--bare", "--quiet", "--config", f"remote.origin.fetch={BRANCHES_AND_TAGS}"]
-        _git(temporary).execute(["git", *SAFE_OPTIONS, "clone", *options, "--", url, str(temporary / "clone")])
-        (temporary / "clone" / "fetched").touch()
-        os.rename(temporary / "clone", path)
+        clone = temporary / "clone"
+        _git(temporary).execute(["git", *SAFE_OPTIONS, "clone", "--bare", "--quiet", "--", url, str(clone)])
+        _git(clone).execute(["git", "config", "remote.origin.fetch", BRANCHES])
+        (clone / "fetched").touch()
+        os.rename(clone, path)
     except git.GitCommandError as error:
         raise RepositoryError(
             f"{without_password(url)}: cannot be cloned: {without_password(said(error))}; check the URL, the network, "

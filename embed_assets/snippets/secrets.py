@@ -43,7 +43,7 @@ _PLACEHOLDER = re.compile(
 _EMAIL = re.compile(
     r"(?<![\w.+%-])[A-Za-z0-9][A-Za-z0-9._%+-]*@(?!(?:[A-Za-z0-9-]+\.)*(?:example|invalid|localhost|test)\b)"
     r"(?:[A-Za-z0-9-]+\.)+(?:com|org|net|edu|gov|info|dev|io|ai|app|co|me|eu|de|uk|fr|nl|ch|at|it|es|se|no|dk|fi|pl|cz|"
-    r"ru|ua|jp|cn|kr|in|au|nz|br|ca|us|il|be|pt|hu|gr|ie|za|mx|ar|tw|hk|sg)\b(?!\s*[(\[.])"
+    r"ru|ua|jp|cn|kr|in|au|nz|br|ca|us|il|be|pt|hu|gr|ie|za|mx|ar|tw|hk|sg)\b(?!\s*[(\[]|\.\w)"
 )
 
 
@@ -60,7 +60,7 @@ def holds_secret(text: str) -> bool:
 
 
 def _finds(plugin: Any, text: str) -> bool:
-    """URLs with a user and a password fill tests and manuals: `user:password@` and `{user}:{password}@` tell nothing."""
+    """URLs with a user and a password fill tests and manuals: `user:password@` tells nothing."""
     found = plugin.analyze_string(text)
     if plugin.secret_type == "Basic Auth Credentials":
         return any(not _PLACEHOLDER.search(password) for password in found)

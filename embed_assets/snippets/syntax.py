@@ -17,6 +17,11 @@ from embed_assets.snippets.names import name_rule, text_of, type_name
 MAX_DEPTH = 8
 """Definitions nested deeper are part of what encloses them and no definitions of their own: each level repeats the
 code of those below it, so that this bounds the output to a multiple of the file."""
+MAX_SYNTAX_DEPTH = 500
+"""Nodes deeper than this are not looked at: a query's time grows with size times depth, and a megabyte of opening
+brackets is as deep as it is long."""
+LONGEST_RUN = 10_000
+"""Tokens without a name in a row; code and even tables of data have a few."""
 ROLES = ("wrapper", "namespace", "scope", "module", "class", "function", "lead", "comment")
 """Captures that make an item; at equal extents the earlier one encloses the later."""
 
@@ -75,7 +80,11 @@ def definitions_in(source: bytes, language: str) -> list[Item]:
         TooSlowError: the file takes longer than MAX_SECONDS, as garbage and tables of data can.
     """
     entry = BY_NAME[language]
-    items = _items(QueryCursor(query_of(language)).matches(_parse(source, language)))
+    cursor = QueryCursor(query_of(language))
+    cursor.set_max_start_depth(MAX_SYNTAX_DEPTH)
+    root = _parse(source, language)
+    _refuse_endless_runs(root)
+    items = _items(cursor.matches(root))
     found, annotations = _nest(items, entry)
     neighbours = {_trimmed_end(source, item): item for item in annotations}
     for item in found:
@@ -96,6 +105,23 @@ def _parse(source: bytes, language: str) -> Node:
     except ValueError as error:
         raise TooSlowError(f"not parsed within {MAX_SECONDS:g} s") from error
     return tree.root_node
+
+
+def _refuse_endless_runs(root: Node) -> None:
+    """
+    Raises:
+        TooSlowError: tokens without a name follow each other by the thousand, as in a megabyte of brackets: a query
+            looks for the next named sibling from each of them, which is quadratic and cannot be interrupted.
+    """
+    level = [root]
+    for _ in range(MAX_SYNTAX_DEPTH):
+        children = [child for node in level if node.descendant_count > LONGEST_RUN for child in node.children]
+        run = 0
+        for child in children:
+            run = 0 if child.is_named else run + 1
+            if run > LONGEST_RUN:
+                raise TooSlowError(f"more than {LONGEST_RUN} tokens without a name in a row")
+        level = children
 
 
 def _items(matches: list[tuple[int, dict[str, list[Node]]]]) -> list[Item]:

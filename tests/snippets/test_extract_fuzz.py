@@ -55,6 +55,8 @@ def test_white_space_does_not_change_what_content_it_is(language: str, tabs: boo
         ("javascript", b"function f(){" * 50_000),
         ("java", b"class A { void f() { " * 30_000),
         ("go", b"(" * 500_000),
+        ("python", b"(" * 500_000),
+        ("javascript", b"x=[" + b"," * 500_000),
         ("rust", b"#[a]\n" * 100_000 + b"fn f() {}"),
         ("ruby", b"# a\n" * 150_000 + b"def f; end"),
         ("c", b"int f(int a) { return a; }\n" * 20_000),
