@@ -21,8 +21,16 @@ from embed_assets.pairs.history import History, read_history
 from embed_assets.pairs.manifest import PairsError, PairsManifest, counts, digest_of_pairs, notes_on, read_manifest
 from embed_assets.pairs.separation import Sketches, merge_repeated, separate, without_learnt
 from embed_assets.pairs.sides import Sides, decide_sides, read_sides, write_sides
-from embed_assets.pairs.sources import Proposal, commit_proposals, docstring_proposals
+from embed_assets.pairs.sources import (
+    AnsweredIssue,
+    Past,
+    Proposal,
+    commit_proposals,
+    docstring_proposals,
+    issue_proposals,
+)
 from embed_assets.pairs.tables import benchmark_of, pair_rows, write_json_lines
+from embed_assets.pairs.written import answered_issues, written_proposals
 from embed_assets.records import SNIPPET_SCHEMA, Benchmark, digest_of, digest_of_json, query_digest
 from embed_assets.settings import RepositorySettings, Settings
 from embed_assets.snippets.cache import cache_version
@@ -37,7 +45,8 @@ PAIRS_VERSION = "1"
 EXAMPLES = 12
 FUTURE_SECONDS = 86_400
 """Commits dated further ahead than a day have a wrong clock, and would freeze the cut-off in the future."""
-SOURCES = ("docstring", "commit")
+SOURCES = ("docstring", "commit", "issue", "written")
+"""Issues and written queries are used as soon as a file of them is given; a weight of 0 switches any source off."""
 
 
 @dataclass
@@ -67,6 +76,7 @@ class _Repository:
     source: Source
     history: History | None = None
     queries: tuple[CommitQuery, ...] = ()
+    issues: tuple[AnsweredIssue, ...] = ()
 
 
 def build_pairs(settings: Settings, store: Store) -> PairsManifest:
@@ -118,19 +128,21 @@ def _open(night: _Night, stack: ExitStack) -> list[tuple[RepositorySettings, Sou
 
 
 def _with_history(night: _Night, repository: RepositorySettings, source: Source) -> _Repository:
-    if not isinstance(source, GitSource) or not repository.history or not night.settings.pairs.sources.get("commit"):
+    weights = night.settings.pairs.sources
+    issues_file = repository.issues if weights.get("issue", 1.0) else None
+    if not isinstance(source, GitSource) or not repository.history or not (weights.get("commit") or issues_file):
         return _Repository(settings=repository, source=source)
     history = read_history(source, max_commits=night.settings.pairs.max_commits)
-    queries = commit_queries(
-        source,
-        history,
-        paths=tree_filter(source, source.entries()),
-        cache=night.store.pairs_dir / "changes",
-        dropped=night.dropped,
-    )
+    paths, cache = tree_filter(source, source.entries()), night.store.pairs_dir / "changes"
+    queries: list[CommitQuery] = []
+    issues: list[AnsweredIssue] = []
+    if weights.get("commit"):
+        queries = commit_queries(source, history, paths=paths, cache=cache, dropped=night.dropped)
+    if issues_file is not None:
+        issues = answered_issues(source, history, issues_file, paths=paths, cache=cache, dropped=night.dropped)
     dated = [query for query in queries if query.commit.committed_at <= night.now + FUTURE_SECONDS]
     night.dropped["commit_dated_in_future"] += len(queries) - len(dated)
-    return _Repository(settings=repository, source=source, history=history, queries=tuple(dated))
+    return _Repository(settings=repository, source=source, history=history, queries=tuple(dated), issues=tuple(issues))
 
 
 def _sides(night: _Night, repositories: list[_Repository]) -> Sides:
@@ -166,9 +178,12 @@ def _proposals(night: _Night, repositories: list[_Repository], corpus: Corpus, s
         found += docstring_proposals(corpus, sides, night.dropped)
     for repository in repositories:
         if repository.history is not None:
-            found += commit_proposals(
-                repository.source.name, repository.history, repository.queries, corpus, sides, night.dropped
-            )
+            past = Past(repository=repository.source.name, history=repository.history, corpus=corpus, sides=sides)
+            found += commit_proposals(past, repository.queries, night.dropped)
+            found += issue_proposals(past, repository.issues, night.dropped)
+    queries_file = night.settings.pairs.queries_file
+    if queries_file is not None and weights.get("written", 1.0):
+        found += written_proposals(queries_file, corpus, sides, night.dropped)
     return [replace(proposal, weight=weights.get(proposal.source, 1.0)) for proposal in found]
 
 

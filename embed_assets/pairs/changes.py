@@ -14,6 +14,7 @@ import polars as pl
 
 from embed_assets.pairs.history import Commit, FileChange, History
 from embed_assets.pairs.subjects import subject_query, written_by_bot
+from embed_assets.pairs.wording import Cleaned, fit_to_keep
 from embed_assets.records import digest_of
 from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.entries import Entry
@@ -100,7 +101,8 @@ def commit_queries(
     """
     asked: list[tuple[Commit, str]] = []
     for commit in history.commits:
-        text, reason = _wording(commit, paths)
+        reason = unreadable(commit, paths)
+        text, reason = ("", reason) if reason else _wording(commit)
         if reason:
             dropped[reason] = dropped.get(reason, 0) + 1
         else:
@@ -141,18 +143,21 @@ def changed_functions(
 _FUNCTION_FIELDS = tuple(CHANGE_SCHEMA)[2:]
 
 
-def _wording(commit: Commit, paths: PathFilter) -> tuple[str, str]:
-    """The commit's query, or why it makes none without looking into its files."""
+def unreadable(commit: Commit, paths: PathFilter) -> str:
+    """Why the functions that a commit changed are not looked for; empty when they are."""
     if len(commit.parents) != 1:
-        return "", "commit_merge" if commit.parents else "commit_initial"
+        return "commit_merge" if commit.parents else "commit_initial"
     files = sum(1 for change in commit.files if _language(change, paths))
     if not files:
-        return "", "commit_no_source"
-    if files > MOST_FILES:
-        return "", "commit_too_many_files"
+        return "commit_no_source"
+    return "commit_too_many_files" if files > MOST_FILES else ""
+
+
+def _wording(commit: Commit) -> Cleaned:
     if written_by_bot(commit.author):
-        return "", "commit_by_bot"
-    return subject_query(commit.subject)
+        return Cleaned("", "commit_by_bot")
+    query = subject_query(commit.subject)
+    return query if query.dropped else fit_to_keep(query.text)
 
 
 def _language(change: FileChange, paths: PathFilter) -> str:

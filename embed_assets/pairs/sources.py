@@ -1,4 +1,4 @@
-"""The sources of queries: docs, commits, issues, queries written elsewhere. Each is a plain function.
+"""The sources of queries that a repository holds: docs, commits, issues. Each is a plain function.
 
 A source proposes a query with the functions that answer it and its side; it does not look at other queries. What stands
 too near to what, `separation` decides. Counted reasons say what was not proposed.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from embed_assets.pairs.changes import ChangedFunction, CommitQuery
 from embed_assets.pairs.corpus import Corpus, Function, definition_id_at
 from embed_assets.pairs.docs import doc_query
-from embed_assets.pairs.history import History
+from embed_assets.pairs.history import Commit, History
 from embed_assets.pairs.sides import Sides
 from embed_assets.pairs.wording import says_more_than
 from embed_assets.records import Split, digest_of
@@ -65,72 +65,86 @@ def docstring_proposals(corpus: Corpus, sides: Sides, dropped: Counter[str]) -> 
     return proposals
 
 
-def commit_proposals(
-    repository: str,
-    history: History,
-    queries: Iterable[CommitQuery],
-    corpus: Corpus,
-    sides: Sides,
-    dropped: Counter[str],
-) -> list[Proposal]:
+@dataclass(frozen=True, kw_only=True)
+class AnsweredIssue:
+    """An issue's query, and what each of its commits changed."""
+
+    issue_id: str
+    text: str
+    changes: tuple[tuple[Commit, tuple[ChangedFunction, ...]], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past:
+    """What answers to a change are looked up in."""
+
+    repository: str
+    history: History
+    corpus: Corpus
+    sides: Sides
+
+
+def commit_proposals(past: Past, queries: Iterable[CommitQuery], dropped: Counter[str]) -> list[Proposal]:
     """A commit's subject -> the functions it changed: for training as it left them, for the test as they stood at T."""
+    found = (
+        _changed(past, "commit", query.text, [(query.commit, query.functions)], query.commit.commit_id)
+        for query in queries
+    )
+    return _counted(found, dropped)
+
+
+def issue_proposals(past: Past, issues: Iterable[AnsweredIssue], dropped: Counter[str]) -> list[Proposal]:
+    """An issue's words -> the functions that its commits changed; its side is that of the newest of them."""
+    found = (_changed(past, "issue", issue.text, issue.changes, issue.issue_id) for issue in issues)
+    return _counted(found, dropped)
+
+
+def _counted(found: Iterable[Proposal | str], dropped: Counter[str]) -> list[Proposal]:
     proposals = []
-    for query in queries:
-        proposal = _changed(
-            repository,
-            history,
-            query.commit.commit_id,
-            query.functions,
-            corpus,
-            sides,
-            source="commit",
-            text=query.text,
-            written_at=query.commit.committed_at,
-            group_id=query.commit.commit_id,
-        )
+    for proposal in found:
         if isinstance(proposal, str):
-            dropped[f"commit_{proposal}"] += 1
+            dropped[proposal] += 1
         else:
             proposals.append(proposal)
     return proposals
 
 
 def _changed(
-    repository: str,
-    history: History,
-    commit_id: str,
-    functions: Sequence[ChangedFunction],
-    corpus: Corpus,
-    sides: Sides,
-    *,
+    past: Past,
     source: str,
     text: str,
-    written_at: int,
+    changes: Sequence[tuple[Commit, tuple[ChangedFunction, ...]]],
     group_id: str,
 ) -> Proposal | str:
-    """The proposal, or why there is none: `unmatched` (not in the tree at T), `repeats_name`."""
-    at = sides.cutoff or END_OF_TIME
-    placed = [(function, _function_at(repository, history, commit_id, function, at)) for function in functions]
-    if sides.cutoff:
-        split = sides.of_time(written_at)
+    """The proposal, or why there is none: not in the tree at T, too many functions, or only their names are said."""
+    written_at = max(commit.committed_at for commit, _ in changes)
+    placed: dict[str, tuple[ChangedFunction, Function]] = {}
+    for commit, functions in sorted(changes, key=lambda change: change[0].committed_at):
+        for function in functions:
+            place = _function_at(past, commit, function)
+            placed[place.definition_id] = (function, place)
+    if past.sides.cutoff:
+        split = past.sides.of_time(written_at)
     else:
-        split = sides.of_files((repository, place.path) for _, place in placed)
+        split = past.sides.of_files((past.repository, place.path) for _, place in placed.values())
     if split == "train":
-        answers = [place for _, place in placed]
+        answers = [place for _, place in placed.values()]
     else:
-        found = [_in_corpus(corpus, function, place) for function, place in placed]
-        answers = [match for match in found if match is not None]
+        matches = [_in_corpus(past.corpus, function, place) for function, place in placed.values()]
+        answers = [match for match in matches if match is not None]
     distinct = tuple({answer.snippet_id: answer for answer in answers}.values())
     if not distinct:
-        return "unmatched"
+        return f"{source}_unmatched"
+    if len(distinct) > MOST_ANSWERS:
+        return f"{source}_too_many_functions"
     if not says_more_than(text, [answer.name for answer in distinct]):
-        return "repeats_name"
+        return f"{source}_repeats_name"
     return Proposal(
         source=source,
         split=split,
         query=text,
         answers=distinct,
-        repository=repository,
+        repository=past.repository,
         group_id=group_id,
         written_at=written_at,
     )
@@ -139,9 +153,10 @@ def _changed(
 END_OF_TIME = 2**62
 
 
-def _function_at(repository: str, history: History, commit_id: str, function: ChangedFunction, at: int) -> Function:
-    """The function as the commit left it; its identity is the one it has at the time `at`, under its name of then."""
-    path = history.path_at(function.path, of=commit_id, at=at)
+def _function_at(past: Past, commit: Commit, function: ChangedFunction) -> Function:
+    """The function as the commit left it; its identity is the one it has at T, under its name of then."""
+    path = past.history.path_at(function.path, of=commit.commit_id, at=past.sides.cutoff or END_OF_TIME)
+    repository = past.repository
     return Function(
         definition_id=definition_id_at(repository, path, function.scope, function.name, function.disambiguator),
         snippet_id=snippet_id_of(function.language, function.code),

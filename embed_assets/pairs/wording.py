@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from embed_assets.snippets.secrets import holds_secret, without_addresses
+
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _IDENTIFIER_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
 _SPACE = re.compile(r"\s+")
@@ -31,6 +33,13 @@ class Cleaned(NamedTuple):
 
 def one_line(text: str) -> str:
     return _SPACE.sub(" ", text).strip()
+
+
+def fit_to_keep(text: str) -> Cleaned:
+    """A text without people's addresses; one that holds a secret is refused, never stored: `query_holds_secret`."""
+    if holds_secret(text):
+        return Cleaned("", "query_holds_secret")
+    return Cleaned(without_addresses(text))
 
 
 def content_words(text: str) -> list[str]:

@@ -5,95 +5,24 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from shop import MODULES, TOPICS, VERBS, Shop, settings_for
 from written_history import WrittenHistory
 
 from embed_assets.evaluation.benchmark import read_benchmark
-from embed_assets.pairs import build, guard
+from embed_assets.pairs import build
 from embed_assets.pairs.build import build_pairs
-from embed_assets.pairs.corpus import Corpus
 from embed_assets.pairs.leakage import find_leaks, lineage_leaks
 from embed_assets.pairs.manifest import PairsError, PairsManifest, read_manifest
 from embed_assets.records import PAIR_SCHEMA, query_digest
 from embed_assets.settings import Settings
 from embed_assets.store import Store, read_json
 
-TOPICS = [
-    "invoice",
-    "parcel",
-    "voucher",
-    "basket",
-    "refund",
-    "courier",
-    "pallet",
-    "tariff",
-    "ledger",
-    "coupon",
-    "shelf",
-    "barcode",
-]
-VERBS = ["validates", "archives", "forwards", "rejects", "schedules", "splits"]
-MODULES = 12
-
-
-@pytest.fixture(autouse=True)
-def _small_guard(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The standard library is parsed once for all tests of this module, and only a part of it is asked for."""
-    monkeypatch.setattr(guard, "GUARD_QUERIES", 60)
-    monkeypatch.setattr(guard, "GUARD_DOCUMENTS", 120)
-    folder = tmp_path_factory.getbasetemp() / "library"
-    library = guard._library
-
-    def shared(cache: Path) -> Corpus:
-        return library(folder)
-
-    monkeypatch.setattr(guard, "_library", shared)
-
-
-def module(topic: str, state: dict[str, int]) -> str:
-    """A file of six documented functions; `state` holds what each function's constant is by now."""
-    parts = []
-    for verb in VERBS:
-        name = f"{verb}_{topic}"
-        parts.append(
-            f"def {name}(rows, limit):\n"
-            f'    """{verb.capitalize()} every {topic} whose {verb}ing deadline passed before the {topic} run."""\n'
-            f"    chosen_{verb} = [{topic} for {topic} in rows if {topic}.{verb}_count > {state.get(name, 0)}]\n"
-            f"    {topic}_limit = min(limit, len(chosen_{verb}) * {len(verb) * 7 + len(topic)})\n"
-            f"    return {verb}_report(chosen_{verb}, {topic}_limit)\n"
-        )
-    return "\n\n".join(parts)
-
-
-class Shop:
-    """A history in which every commit changes one function and says so in words of its own."""
-
-    def __init__(self, written: WrittenHistory) -> None:
-        self.written = written
-        self.state: dict[str, int] = {}
-        self.commits = 0
-        written.commit("Begin", {f"src/{topic}.py": module(topic, self.state) for topic in TOPICS})
-
-    def go_on(self, commits: int) -> None:
-        for _ in range(commits):
-            self.commits += 1
-            topic, verb = TOPICS[self.commits % 12], VERBS[self.commits // 12 % 6]
-            name = f"{verb}_{topic}"
-            self.state[name] = self.state.get(name, 0) + 1
-            subject = (
-                f"Count overdue step{self.commits} alpha{self.commits * 7} in monthly beta{self.commits * 13} totals"
-            )
-            self.written.commit(subject, {f"src/{topic}.py": module(topic, self.state)})
-        self.written.write()
+pytestmark = pytest.mark.usefixtures("small_guard")
 
 
 @pytest.fixture
 def shop(written: WrittenHistory) -> Shop:
     return Shop(written)
-
-
-def settings_for(*sources: Path | str, **pairs: object) -> Settings:
-    document = {"repositories": [{"source": str(source)} for source in sources], "pairs": {"test_queries": 20, **pairs}}
-    return Settings.model_validate(document)
 
 
 def test_a_night_writes_pairs_benchmark_guard_and_manifest(shop: Shop, store: Store) -> None:
