@@ -179,14 +179,16 @@ def epoch_batches(data: TrainingData, batch_size: int, *, seed: int, epoch: int)
         count -= 1
     limit = [len(data) // count + (number < len(data) % count) for number in range(count)]
     batches: list[list[int]] = [[] for _ in range(count)]
-    taken: list[set[tuple[str, int]]] = [set() for _ in range(count)]
+    taken: list[Keys] = [set() for _ in range(count)]
     open_from = 0
     for row in order.tolist():
         keys = _identity_keys(data, row)
         free = (number for number in range(open_from, count) if len(batches[number]) < limit[number])
         first_free = next(free)
         fits = (number for number in (first_free, *free) if not keys & taken[number])
-        chosen = next(fits, first_free)
+        chosen = next(fits, None)
+        if chosen is None:
+            chosen, row, keys = first_free, *_exchange(data, batches, taken, first_free, row, keys)
         batches[chosen].append(row)
         taken[chosen] |= keys
         while open_from < count and len(batches[open_from]) == limit[open_from]:
@@ -195,7 +197,26 @@ def epoch_batches(data: TrainingData, batch_size: int, *, seed: int, epoch: int)
     return [np.array(batches[number]) for number in shuffled]
 
 
-def _identity_keys(data: TrainingData, row: int) -> set[tuple[str, int]]:
+Keys = set[tuple[str, int]]
+
+
+def _exchange(
+    data: TrainingData, batches: list[list[int]], taken: list[Keys], target: int, row: int, keys: Keys
+) -> tuple[int, Keys]:
+    """A row for batch `target` in exchange for `row`, which fits there no more; `row` itself where there is none."""
+    for number, batch in enumerate(batches):
+        if number == target or keys & taken[number]:
+            continue
+        for place, other in enumerate(batch):
+            other_keys = _identity_keys(data, other)
+            if not other_keys & taken[target]:
+                batch[place] = row
+                taken[number] = set().union(*(_identity_keys(data, member) for member in batch))
+                return other, other_keys
+    return row, keys
+
+
+def _identity_keys(data: TrainingData, row: int) -> Keys:
     positive = data.positives[row]
     keys = {("query", int(data.query_ids[row])), ("content", int(data.contents[positive]))}
     if data.definitions[positive] >= 0:

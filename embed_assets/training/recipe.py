@@ -35,7 +35,7 @@ class Recipe:
     """Names of the linear layers that get an adapter."""
     lora_excluded: tuple[str, ...]
     trained_layers: int
-    """How many of the topmost layers get an adapter; 0 means all. Lower layers' states are computed once."""
+    """How many of the topmost layers get an adapter; 0 means all."""
     hard_negatives: int
     """Hard negatives of each row that are used."""
     mined_negatives: int

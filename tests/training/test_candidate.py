@@ -1,0 +1,186 @@
+"""A job from the plan to the candidate's folder, in a process of its own: whole, or nothing at all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from made_pairs import pairs_table
+from tiny_models import build
+
+from embed_assets.encoder.digest import model_digest
+from embed_assets.encoder.load import load_encoder
+from embed_assets.records import query_digest
+from embed_assets.settings import Settings
+from embed_assets.store import Store, StoreError, write_json
+from embed_assets.training.candidate import run_job
+from embed_assets.training.curve import read_curve
+from embed_assets.training.errors import TrainingError
+from embed_assets.training.job import TrainingJob, read_job
+from embed_assets.training.plan import Reuse, Unchanged, plan_training
+from embed_assets.training.standalone import train_to_directory
+
+
+def settings_for(model: Path, **training: Any) -> Settings:
+    dials = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01, "device": "cpu", **training}
+    return Settings.model_validate({"model": {"name": str(model)}, "training": dials})
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return build("minilm", tmp_path)
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    """A store with pairs and their manifest."""
+    store.pairs_dir.mkdir(parents=True)
+    pairs_table(60, validation=24).write_parquet(store.pairs)
+    write_json(store.pairs_manifest, {"pairs_digest": "abc", "cutoff": 1234})
+    return store
+
+
+def planned(settings: Settings, store: Store) -> TrainingJob:
+    job = plan_training(settings, store)
+    assert isinstance(job, TrainingJob)
+    return job
+
+
+def run_child(job: Path, **environment: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "embed_assets.training", str(job)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+
+
+def test_a_night_from_plan_to_candidate_and_the_next_one_trains_nothing(model: Path, filled: Store) -> None:
+    settings = settings_for(model)
+    job = planned(settings, filled)
+    path = filled.runs / "job.json"
+    write_json(path, job.to_json())
+    assert read_job(path) == job
+    child = run_child(path)
+    _, errors = child.communicate(timeout=300)
+    assert child.returncode == 0, errors
+
+    folder = filled.candidate(job.candidate_id)
+    assert filled.latest_candidate.resolve() == folder
+    assert sorted(entry.name for entry in folder.iterdir()) == ["adapter", "curve.jsonl", "model", "training.json"]
+    trained = json.loads((folder / "training.json").read_text())
+    assert (trained["pairs_digest"], trained["cutoff"], trained["rows"]) == ("abc", 1234, 36)
+    assert trained["base_digest"] == model_digest(model)
+    queries = pairs_table(60, validation=24).filter(pl.col("split") == "train")["query"].to_list()
+    assert trained["query_digests"] == sorted({query_digest(query) for query in queries})
+    curve = read_curve(folder / "curve.jsonl")
+    assert [record.step for record in curve] == list(range(1, trained["steps"] + 1))
+    assert curve[-1].validation_mrr is not None
+    assert not Path(job.progress_file).exists()
+
+    again = plan_training(settings, filled)
+    assert isinstance(again, Reuse)
+    assert again.candidate_id == job.candidate_id
+    write_json(folder / "verdict.json", {"promote": False})
+    assert isinstance(plan_training(settings, filled), Unchanged)
+    assert isinstance(plan_training(settings, filled, force=True), TrainingJob)
+    assert isinstance(plan_training(settings_for(model, seed=7), filled), TrainingJob)
+    write_json(filled.pairs_manifest, {"pairs_digest": "other", "cutoff": 1234})
+    assert isinstance(plan_training(settings, filled), TrainingJob)
+
+
+def test_the_same_job_gives_the_same_files(model: Path, filled: Store, tmp_path: Path) -> None:
+    """Two runs, bit for bit: adapter and merged model."""
+    from embed_assets.store import directory_digests
+
+    digests = []
+    for name in ("first", "second"):
+        train_to_directory(settings_for(model), filled.pairs, tmp_path / name)
+        digests.append([directory_digests(tmp_path / name / part) for part in ("adapter", "model")])
+    assert digests[0] == digests[1]
+
+
+def test_the_model_is_base_plus_scaled_adapter(model: Path, filled: Store, tmp_path: Path) -> None:
+    from embed_assets.training.adapter import merged_encoder
+
+    texts = ["retry the webhook", "parse"]
+    train_to_directory(settings_for(model, delta_scale=0.5), filled.pairs, tmp_path / "half")
+    base = merged_encoder(model, tmp_path / "half" / "adapter", max_tokens=64)
+    served = load_encoder(tmp_path / "half" / "model", device="cpu")
+    assert np.abs(base.encode(texts) - served.encode(texts)).max() < 1e-5
+    config = json.loads((tmp_path / "half" / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+    train_to_directory(settings_for(model, delta_scale=1.0), filled.pairs, tmp_path / "whole")
+    from safetensors.torch import load_file
+
+    half, whole, start = (
+        load_file(path / "model.safetensors")["encoder.layer.0.output.dense.weight"]
+        for path in (tmp_path / "half" / "model", tmp_path / "whole" / "model", model)
+    )
+    assert ((whole - start) * 0.5).allclose(half - start, atol=1e-6)
+
+
+def test_a_terminated_training_leaves_nothing_behind(model: Path, filled: Store) -> None:
+    job = planned(settings_for(model, epochs=1000), filled)
+    path = filled.runs / "job.json"
+    write_json(path, job.to_json())
+    child = run_child(path)
+    curve = Path(job.run_directory) / "curve.jsonl"
+    deadline = time.monotonic() + 300
+    while not (curve.exists() and len(curve.read_text().splitlines()) > 3):
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=300)
+    assert child.returncode == 143
+    assert not filled.candidates.exists() or not list(filled.candidates.iterdir())
+
+
+def test_an_error_is_one_line_and_exit_code_1(model: Path, filled: Store, tmp_path: Path) -> None:
+    job = planned(settings_for(model), filled)
+    filled.pairs.unlink()
+    write_json(tmp_path / "job.json", job.to_json())
+    child = run_child(tmp_path / "job.json", EMBED_ASSETS_ERROR_FILE=str(tmp_path / "said"))
+    _, errors = child.communicate(timeout=300)
+    assert child.returncode == 1
+    assert "Traceback" not in errors
+    assert f"error: pairs file {filled.pairs} does not exist" in errors
+    assert (tmp_path / "said").read_text().startswith(f"pairs file {filled.pairs} does not exist")
+
+
+def test_a_file_that_is_no_job(tmp_path: Path) -> None:
+    write_json(tmp_path / "job.json", {"candidate_id": "x"})
+    with pytest.raises(TrainingError, match="is no training job"):
+        read_job(tmp_path / "job.json")
+
+
+def test_no_pairs_yet(model: Path, store: Store) -> None:
+    with pytest.raises(TrainingError, match="materialise contrastive_pairs first"):
+        plan_training(settings_for(model), store)
+
+
+def test_an_output_folder_that_exists(model: Path, filled: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="exists already; name a folder that does not"):
+        train_to_directory(settings_for(model), filled.pairs, tmp_path)
+
+
+def test_a_run_that_fails_in_the_middle_leaves_no_candidate(
+    model: Path, filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("embed_assets.training.candidate.save_model", broken)
+    job = planned(settings_for(model), filled)
+    with pytest.raises(OSError, match="no space left"):
+        run_job(job)
+    assert not list(filled.candidates.iterdir())
+    assert not filled.latest_candidate.is_symlink()

@@ -1,0 +1,56 @@
+"""What is set is kept, what is unset follows from the data and the model."""
+
+import pytest
+
+from embed_assets.models import CATALOGUE
+from embed_assets.settings import TrainingSettings
+from embed_assets.training.errors import TrainingError
+from embed_assets.training.recipe import Recipe, derive_recipe
+
+MINILM = CATALOGUE["minilm"]
+
+
+def derived(settings: TrainingSettings | None = None, **changes: object) -> Recipe:
+    arguments: dict[str, object] = {"rows": 2000, "commit_share": 0.6, "model_type": "bert", "spec": MINILM, **changes}
+    return derive_recipe(settings or TrainingSettings(), **arguments)  # type: ignore[arg-type]
+
+
+def test_commits_take_more_passes_at_a_lower_rate_than_documentation() -> None:
+    history, documents = derived(), derived(commit_share=0.0)
+    assert history.epochs > documents.epochs
+    assert history.learning_rate < documents.learning_rate
+    assert history.batch_size >= documents.batch_size
+
+
+def test_what_is_set_is_kept() -> None:
+    settings = TrainingSettings(
+        epochs=3, batch_size=10, learning_rate=0.5, temperature=0.1, lora_rank=2, delta_scale=0.9, seed=5
+    )
+    recipe = derived(settings)
+    assert (recipe.epochs, recipe.batch_size, recipe.learning_rate, recipe.temperature) == (3, 10, 0.5, 0.1)
+    assert (recipe.lora_rank, recipe.lora_alpha, recipe.delta_scale, recipe.seed) == (2, 4, 0.9, 5)
+
+
+def test_few_rows_take_smaller_batches() -> None:
+    assert [derived(rows=rows).batch_size for rows in (2000, 300, 40, 2)] == [64, 32, 8, 8]
+
+
+def test_large_models_move_less() -> None:
+    qodo = CATALOGUE["qodo"]
+    assert derived(model_type="qwen2", spec=qodo).learning_rate < derived().learning_rate
+    assert derived(model_type="qwen2", spec=qodo).lora_targets == qodo.lora_targets
+
+
+def test_a_recipe_survives_json() -> None:
+    assert Recipe.from_json(derived().to_json()) == derived()
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_too_few_rows(rows: int) -> None:
+    with pytest.raises(TrainingError, match=f"{rows} training rows; at least 2 are needed"):
+        derived(rows=rows)
+
+
+def test_an_architecture_nobody_knows() -> None:
+    with pytest.raises(TrainingError, match="no LoRA targets are known for model type 'mamba'; known: bert"):
+        derived(model_type="mamba", spec=None)
