@@ -17,6 +17,8 @@ from benchmarks.gpu.workload import LEARNING_RATE, LORA_ALPHA, LORA_RANK, TEMPER
 from embed_assets.encoder.fused import fused_embed
 from embed_assets.encoder.packed import packed_embed
 
+CHUNK = 1000
+"""Texts that are tokenised ahead of the device when encoding."""
 EMBED: dict[str, Any] = {"fused": fused_embed, "packed": packed_embed}
 
 
@@ -68,12 +70,6 @@ def contrastive_loss(embeddings: torch.Tensor, rows: int) -> torch.Tensor:
     """InfoNCE: the first `rows` vectors are queries, then as many positives, then any negatives."""
     scores = embeddings[:rows] @ embeddings[rows:].T / TEMPERATURE
     return functional.cross_entropy(scores, torch.arange(rows, device=scores.device))
-
-
-def tokenise(path: Path, texts: list[list[str]]) -> list[list[list[int]]]:
-    """All columns at once, as the product does it before the first step."""
-    tokenizer = _tokenizer(path)
-    return [[encoding.ids for encoding in tokenizer.encode_batch_fast(column)] for column in texts]
 
 
 def _tokenizer(path: Path) -> Any:
@@ -152,21 +148,23 @@ def encode(shape: Shape, path: Path, device: str, *, texts: int, batch_tokens: i
     ids = columns(texts, shape.sizes["vocab_size"], seed=3)[1]
     written = [text_of(row) for row in ids]
 
+    tokenizer = _tokenizer(path)
+
+    def tokenised(part: list[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch_fast(part)]
+
     def run(count: int) -> np.ndarray:
-        rows = tokenise(path, [written[:count]])[0]
-        order = sorted(range(count), key=lambda index: -len(rows[index]))
-        batches: list[list[int]] = []
-        used = batch_tokens
-        for index in order:
-            if used + len(rows[index]) > batch_tokens:
-                batches.append([])
-                used = 0
-            batches[-1].append(index)
-            used += len(rows[index])
-        vectors = [EMBED[path_name](encoder, [rows[index] for index in part]) for part in batches]
-        gathered = torch.cat(vectors).cpu().numpy()
-        result = np.empty_like(gathered)
-        result[[index for part in batches for index in part]] = gathered
+        starts = range(0, count, CHUNK)
+        with ThreadPoolExecutor(1) as ahead:  # tokenises the next chunk while the device works on this one
+            chunks = [ahead.submit(tokenised, written[start : min(count, start + CHUNK)]) for start in starts]
+            order, vectors = [], []
+            for start, chunk in zip(starts, chunks, strict=True):
+                rows = chunk.result()
+                for part in _batches([len(row) for row in rows], batch_tokens):
+                    vectors.append(EMBED[path_name](encoder, [rows[index] for index in part]))
+                    order += [start + index for index in part]
+        result = np.empty((count, vectors[0].shape[1]), dtype=np.float32)
+        result[order] = torch.cat(vectors).cpu().numpy()
         return result
 
     with torch.inference_mode():
@@ -184,6 +182,19 @@ def encode(shape: Shape, path: Path, device: str, *, texts: int, batch_tokens: i
         "lengths": lengths,
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0,
     }
+
+
+def _batches(lengths: list[int], batch_tokens: int) -> list[list[int]]:
+    """Indices, longest first, in batches of at most `batch_tokens` tokens."""
+    batches: list[list[int]] = []
+    used = batch_tokens
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if used + lengths[index] > batch_tokens:
+            batches.append([])
+            used = 0
+        batches[-1].append(index)
+        used += lengths[index]
+    return batches
 
 
 def _synchronise(device: str) -> None:

@@ -103,8 +103,6 @@ def layers_problem(model: Any) -> str | None:
     ]
     if others and adapters:
         return f"parameters outside the adapters are trained ({others[0]})"
-    if others and torch_grad_enabled():
-        return f"the model's own weights are trained ({others[0]}), not an adapter"
     return None
 
 
@@ -156,13 +154,6 @@ class _Shape:
         self.wide_bytes = 2 * gated * (ffn + rank)
         # of one layer at a time: inner states, their gradient, the low-rank parts, a few hidden states
         self.working_bytes = 2 * (2 * gated * ffn + 2 * ffn + 8 * dim) + 4 * 2 * rank * -(-ffn // 256)
-
-
-def torch_grad_enabled() -> bool:
-    """Whether autograd records here."""
-    import torch
-
-    return torch.is_grad_enabled()
 
 
 def _unwrapped(model: Any) -> Any:

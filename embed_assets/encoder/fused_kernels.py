@@ -1,6 +1,6 @@
 """The fused path's operations as Triton kernels: `fused_math` says what each computes, this file how it is made fast.
 
-All but the matrix products are bound by memory traffic, so each tensor is read once and written once. The low-rank
+All but the matrix products are bound by memory traffic, so each tensor is read once and written once. Most low-rank
 products of the wide MLP layers (adapters of rank 16 over 8,960 columns) are taken on the way: a product of their own
 would read the same gigabytes again. Sums over tokens go through partial buffers and not through atomic additions, so
 that the same inputs give the same bits. Import it on CUDA only.
@@ -17,15 +17,12 @@ if TYPE_CHECKING:
 
     from embed_assets.encoder.fused_math import Activation
 
-COLUMN_TILE = (64, 64, 4)
-COLUMN_LOWER = False
-COLUMN_SPANS = 15
-COLUMN_STAGES = 2
-FORWARD_TILE, BACKWARD_TILE = (64, 64, 4), (64, 64, 4)
-"""Tokens and columns of one step of the activation kernels, and their warps."""
-SPANS = 10
+FORWARD_TILES = {"swiglu": (64, 64, 4), "gelu": (64, 32, 4)}
+BACKWARD_TILES = {"swiglu": (64, 64, 4), "gelu": (32, 64, 4)}
+"""Tokens and columns of one step of the activation kernels, and their warps: the fastest of those tried on an H100."""
+FORWARD_SPANS = 10
 """Column ranges of the forward, each a program of its own: more of them fill the chip evenly."""
-BACKWARD_SPANS = 15
+BACKWARD_SPANS = 30
 """Token ranges whose weight gradients are summed apart."""
 
 
@@ -134,18 +131,14 @@ def _activate(
 
 @triton.jit
 def _activate_backward(
-    before, sb, grad_hidden, sg, grad_low, low, sl, b, s_b, part_a, part_b, part_low, tokens, width, span,
-    GATED: tl.constexpr, RANKS: tl.constexpr, BT: tl.constexpr, BW: tl.constexpr, LOWER: tl.constexpr,
+    before, sb, grad_hidden, sg, grad_low, low, sl, part_a, part_b, tokens, width, span,
+    GATED: tl.constexpr, RANKS: tl.constexpr, BT: tl.constexpr, BW: tl.constexpr,
 ):  # fmt: skip
     """One program: BW columns of the layer times `span` tokens."""
     block, split = tl.program_id(0), tl.program_id(1).to(tl.int64)
     column = block * BW + tl.arange(0, BW)
     column_inside = column < width
     rank = tl.arange(0, RANKS)
-    b_mask = column_inside[:, None]
-    b_gate = tl.load(b + column[:, None] * s_b + rank[None, :], mask=b_mask, other=0.0)
-    if GATED:
-        b_up = tl.load(b + (width + column)[:, None] * s_b + RANKS + rank[None, :], mask=b_mask, other=0.0)
     sum_a = tl.zeros((BW, RANKS), dtype=tl.float32)
     sum_gate = tl.zeros((BW, RANKS), dtype=tl.float32)
     sum_up = tl.zeros((BW, RANKS), dtype=tl.float32)
@@ -176,62 +169,12 @@ def _activate_backward(
         tl.store(place, grad_gate, mask=inside)
         sum_a = tl.dot(tl.trans(values.to(before.dtype.element_ty)), grad_down, sum_a)
         sum_gate = tl.dot(tl.trans(grad_gate), low_gate, sum_gate)
-        if LOWER:
-            target = part_low + (block.to(tl.int64) * tokens + token)[:, None] * (RANKS * (1 + GATED)) + rank[None, :]
-            tl.store(target, tl.dot(grad_gate, b_gate), mask=there[:, None])
-            if GATED:
-                tl.store(target + RANKS, tl.dot(grad_up, b_up), mask=there[:, None])
     a_target = part_a + (split * RANKS + rank[None, :]) * width + column[:, None]
-    tl.store(a_target, sum_a, mask=b_mask)
+    tl.store(a_target, sum_a, mask=column_inside[:, None])
     b_target = part_b + (split * width * (1 + GATED) + column[:, None]) * RANKS + rank[None, :]
-    tl.store(b_target, sum_gate, mask=b_mask)
+    tl.store(b_target, sum_gate, mask=column_inside[:, None])
     if GATED:
-        tl.store(b_target + width * RANKS, sum_up, mask=b_mask)
-
-
-@triton.jit
-def _activate_backward_rows(
-    before, sb, grad_hidden, sg, b, s_b, part_low, tokens, width, span,
-    GATED: tl.constexpr, RANKS: tl.constexpr, BT: tl.constexpr, BW: tl.constexpr,
-):  # fmt: skip
-    """One program: BT tokens times `span` columns."""
-    token = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
-    there = token < tokens
-    rank = tl.arange(0, RANKS)
-    low_gate = tl.zeros((BT, RANKS), dtype=tl.float32)
-    low_up = tl.zeros((BT, RANKS), dtype=tl.float32)
-    first = tl.program_id(1) * span
-    for start in range(0, span, BW):
-        column = first + start + tl.arange(0, BW)
-        inside = there[:, None] & (column < width)[None, :]
-        place = before + token[:, None] * sb + column[None, :]
-        grad_place = grad_hidden + token[:, None] * sg + column[None, :]
-        gate = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-        grad = tl.load(grad_place, mask=inside, other=0.0).to(tl.float32)
-        b_place = b + column[:, None] * s_b + rank[None, :]
-        b_mask = (column < width)[:, None]
-        if GATED:
-            up = tl.load(place + width, mask=inside, other=0.0).to(tl.float32)
-            sigmoid = tl.sigmoid(gate)
-            silu = gate * sigmoid
-            values = silu * up
-            grad_gate = (grad * up * (sigmoid + silu * (1.0 - sigmoid))).to(before.dtype.element_ty)
-            grad_up = (grad * silu).to(before.dtype.element_ty)
-            tl.store(place + width, grad_up, mask=inside)
-            b_up = tl.load(b_place + tl.cast(width, tl.int64) * s_b + RANKS, mask=b_mask, other=0.0)
-            low_up = tl.dot(grad_up, b_up, low_up)
-        else:
-            below = 0.5 * (1.0 + tl.erf(gate * 0.7071067811865476))
-            values = gate * below
-            density = 0.3989422804014327 * tl.exp(-0.5 * gate * gate)
-            grad_gate = (grad * (below + gate * density)).to(before.dtype.element_ty)
-        tl.store(place, grad_gate, mask=inside)
-        tl.store(grad_place, values.to(grad_hidden.dtype.element_ty), mask=inside)
-        low_gate = tl.dot(grad_gate, tl.load(b_place, mask=b_mask, other=0.0), low_gate)
-    rows = (tl.program_id(1).to(tl.int64) * tokens + token)[:, None] * (RANKS * (1 + GATED))
-    tl.store(part_low + rows + rank[None, :], low_gate, mask=there[:, None])
-    if GATED:
-        tl.store(part_low + rows + RANKS + rank[None, :], low_up, mask=there[:, None])
+        tl.store(b_target + width * RANKS, sum_up, mask=column_inside[:, None])
 
 
 @triton.jit
@@ -353,9 +296,9 @@ def layer_norm_backward_(
 
 def activate(before: "Tensor", kind: "Activation", width: int, a: "Tensor") -> tuple["Tensor", "Tensor"]:
     tokens, rank = len(before), len(a)
-    tile_tokens, tile_columns, warps = FORWARD_TILE
+    tile_tokens, tile_columns, warps = FORWARD_TILES[kind]
     hidden = before.new_empty(tokens, width + rank)
-    span = triton.cdiv(triton.cdiv(width, SPANS), tile_columns) * tile_columns
+    span = triton.cdiv(triton.cdiv(width, FORWARD_SPANS), tile_columns) * tile_columns
     spans = triton.cdiv(width, span)
     part_low = torch.empty(spans, tokens, rank, device=before.device, dtype=torch.float32)
     _activate[(triton.cdiv(tokens, tile_tokens), spans)](
@@ -378,57 +321,21 @@ def activate_backward_(
     grad_a: "Tensor",
     grad_b: "Tensor",
 ) -> None:
-    """Also overwrites `grad_hidden`, by the activated states: what the gradient of `a` is a product of."""
     tokens, rank = grad_low.shape
     projections = 2 if kind == "swiglu" else 1
-    tile_tokens, tile_columns, warps = BACKWARD_TILE
-    span = triton.cdiv(triton.cdiv(width, SPANS), tile_columns) * tile_columns
-    spans = triton.cdiv(width, span)
-    part_low = torch.empty(spans, tokens, projections * rank, device=before_.device, dtype=torch.float32)
-    _activate_backward_rows[(triton.cdiv(tokens, tile_tokens), spans)](
-        before_, before_.stride(0), grad_hidden, grad_hidden.stride(0), b, b.stride(0), part_low, tokens, width, span,
-        kind == "swiglu", rank, tile_tokens, tile_columns, num_warps=warps, num_stages=2,
-    )  # fmt: skip
-    before_[:, projections * width :] = part_low.sum(0)
-    product_into(grad_a, grad_low.T, grad_hidden)
-    for index in range(projections):
-        columns, ranks = slice(index * width, (index + 1) * width), slice(index * rank, (index + 1) * rank)
-        product_into(grad_b[columns], before_[:, columns].T, low[:, ranks])
-
-
-def activate_backward_columns(
-    before_: "Tensor",
-    grad_hidden: "Tensor",
-    kind: "Activation",
-    width: int,
-    grad_low: "Tensor",
-    low: "Tensor",
-    b: "Tensor",
-    grad_a: "Tensor",
-    grad_b: "Tensor",
-) -> None:
-    tokens, rank = grad_low.shape
-    projections = 2 if kind == "swiglu" else 1
-    tile_tokens, tile_columns, warps = COLUMN_TILE
-    blocks = triton.cdiv(width, tile_columns)
-    span = max(2 * tile_tokens, triton.cdiv(triton.cdiv(tokens, COLUMN_SPANS), tile_tokens) * tile_tokens)
+    tile_tokens, tile_columns, warps = BACKWARD_TILES[kind]
+    span = max(2 * tile_tokens, triton.cdiv(triton.cdiv(tokens, BACKWARD_SPANS), tile_tokens) * tile_tokens)
     spans = triton.cdiv(tokens, span)
     part_a = torch.empty(spans, rank, width, device=before_.device, dtype=torch.float32)
     part_b = torch.empty(spans, projections * width, rank, device=before_.device, dtype=torch.float32)
-    part_low = torch.empty(
-        blocks if COLUMN_LOWER else 1, tokens, projections * rank, device=before_.device, dtype=torch.float32
-    )
-    _activate_backward[(blocks, spans)](
-        before_, before_.stride(0), grad_hidden, grad_hidden.stride(0), grad_low.contiguous(), low, low.stride(0), b,
-        b.stride(0), part_a, part_b, part_low, tokens, width, span, kind == "swiglu", rank, tile_tokens, tile_columns, COLUMN_LOWER,
-        num_warps=warps, num_stages=COLUMN_STAGES,
+    _activate_backward[(triton.cdiv(width, tile_columns), spans)](
+        before_, before_.stride(0), grad_hidden, grad_hidden.stride(0), grad_low.contiguous(), low, low.stride(0),
+        part_a, part_b, tokens, width, span, kind == "swiglu", rank, tile_tokens, tile_columns, num_warps=warps,
+        num_stages=2,
     )  # fmt: skip
     torch.sum(part_a, 0, out=grad_a)
     torch.sum(part_b, 0, out=grad_b)
-    if COLUMN_LOWER:
-        before_[:, projections * width :] = part_low.sum(0)
-    else:
-        torch.mm(before_[:, : projections * width], b, out=before_[:, projections * width :])
+    torch.mm(before_[:, : projections * width], b, out=before_[:, projections * width :])
 
 
 def rotate_(qkv_: "Tensor", cos: "Tensor", sin: "Tensor", heads: int) -> None:

@@ -109,7 +109,7 @@ def activate_backward_(
     width: int,
     grad_low: "Tensor",  # (tokens, rank) of the layer after
     low: "Tensor",  # (tokens, projections * rank) of the layer before
-    b: "Tensor",  # (projections * width, projections * rank): of each projection only its own block is read
+    b: "Tensor",  # (projections * width, projections * rank), block-diagonal
     grad_a: "Tensor",  # (rank, width), written
     grad_b: "Tensor",  # (projections * width, rank), written
 ) -> None:
