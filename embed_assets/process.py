@@ -16,9 +16,9 @@ from types import FrameType
 
 from dagster_pipes import PipesContext, open_dagster_pipes
 
+from embed_assets.settings import ERROR_FILE_VARIABLE
+
 PIPES_VARIABLE = "DAGSTER_PIPES_CONTEXT"
-ERROR_FILE_VARIABLE = "EMBED_ASSETS_ERROR_FILE"
-"""Where the parent wants to read why the process failed."""
 PARENT_DIES = 1
 """Linux's PR_SET_PDEATHSIG: a parent that is killed takes its training along."""
 

@@ -25,12 +25,16 @@ from pydantic_settings.sources import EnvSettingsSource
 ENVIRONMENT_PREFIX = "EMBED_ASSETS_"
 SETTINGS_FILE_VARIABLE = "EMBED_ASSETS_CONFIG"
 """Names the settings file; without it `embed_assets.toml` in the working directory is read, if there is one."""
+TERMINAL_VARIABLE = "EMBED_ASSETS_TERMINAL"
+"""Device of the terminal that the parent runs on, such as /dev/pts/3; set by the command line."""
+ERROR_FILE_VARIABLE = "EMBED_ASSETS_ERROR_FILE"
+"""Where the parent of a stage's process wants to read why it failed."""
 PLAIN_VARIABLES = (
     "EMBED_ASSETS_ADMIN_TOKEN",
     "EMBED_ASSETS_API_KEY",
     "EMBED_ASSETS_SERVICE_URL",
-    "EMBED_ASSETS_TERMINAL",
-    "EMBED_ASSETS_ERROR_FILE",
+    TERMINAL_VARIABLE,
+    ERROR_FILE_VARIABLE,
 )
 """Variables that are read where they are needed and are no settings: secrets, and what a parent tells its child."""
 DEFAULT_FILE = "embed_assets.toml"
@@ -127,8 +131,6 @@ class TrainingSettings(Section):
     """Same inputs, same seed, same adapter."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; all cores when unset."""
-    timeout_minutes: int = Field(default=360, ge=1)
-    """A training that takes longer is stopped, and nothing changes."""
 
 
 class GateSettings(Section):

@@ -4,8 +4,7 @@ import os
 import sys
 from typing import TextIO
 
-TERMINAL_VARIABLE = "EMBED_ASSETS_TERMINAL"
-"""Device of the terminal that the parent runs on, such as /dev/pts/3; set by the command line."""
+from embed_assets.settings import TERMINAL_VARIABLE
 
 
 def terminal() -> TextIO | None:

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import dagster as dg
 
+from embed_assets.settings import ERROR_FILE_VARIABLE
 from embed_assets.store import Store, write_json
 
 
@@ -35,10 +36,8 @@ def run_in_child(
         client.run(
             command=[sys.executable, "-m", module, str(path)],
             context=context,
-            env={"EMBED_ASSETS_ERROR_FILE": str(errors)},
+            env={ERROR_FILE_VARIABLE: str(errors)},
         )
-    except dg.DagsterExecutionInterruptedError:
-        raise
     except Exception as error:
         said = errors.read_text(encoding="utf-8").strip() if errors.exists() else str(error)
         raise dg.Failure(
