@@ -18,6 +18,7 @@ from embed_assets.encoder.resolve import ModelNotFoundError, resolve
 from embed_assets.models import known
 from embed_assets.settings import Settings, is_local_path
 from embed_assets.snippets.languages import check_grammars
+from embed_assets.store import Store
 
 Level = Literal["ok", "warning", "error"]
 GIBIBYTE = 1024**3
@@ -170,7 +171,7 @@ def _repositories(settings: Settings) -> Finding:
 
 
 def _dagster_home(settings: Settings) -> Finding:
-    home = Path(os.environ.get("DAGSTER_HOME") or settings.data_dir / "dagster")
+    home = Path(os.environ.get("DAGSTER_HOME") or Store(settings.data_dir).dagster_home)
     if os.environ.get("DAGSTER_HOME") and not (home / "dagster.yaml").exists():
         return Finding(
             name="dagster home",

@@ -42,7 +42,7 @@ class BaseModel:
     matryoshka_dimensions: tuple[int, ...] = ()
     """Shorter dimensions that the model was trained to be cut to; none where it was not."""
     causal: bool = False
-    """Attention direction, pinned at load (docs/models.md says why)."""
+    """Attention direction, pinned at load: transformers runs some models both ways, scores were published for one."""
     appends_end_token: bool = False
     """Last-token pooling reads the end token: it is last, also after truncation."""
     sha256: str = ""

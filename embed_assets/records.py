@@ -16,6 +16,10 @@ Split = Literal["train", "validation", "test"]
 SnippetKind = Literal["function", "method", "class", "module"]
 
 
+BASE = "base"
+"""Id of what is live while nothing is promoted: the base model itself."""
+
+
 def digest_of(*parts: str) -> str:
     """SHA-256 over length-prefixed parts, 40 hex digits: no two different lists of parts share one."""
     sha = hashlib.sha256()

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from embed_assets.checkpoints.live import live_model
+from embed_assets.checkpoints.verdict import latest_candidate_id, read_report
 from embed_assets.evaluation.gate import decide
 from embed_assets.evaluation.metrics import mean_recall, mean_reciprocal_rank
-from embed_assets.records import RecallReport
+from embed_assets.records import BASE, RecallReport
 from embed_assets.serving.client import find_service
 from embed_assets.settings import Settings
 from embed_assets.store import Store, read_json, read_lines
@@ -63,7 +64,7 @@ def state_of(settings: Settings) -> State:
     return State(
         data_dir=str(settings.data_dir),
         live={
-            "id": live.checkpoint_id if live else "base",
+            "id": live.checkpoint_id if live else BASE,
             "path": str(live.path) if live else "",
             "model": settings.model.name,
             "since": history[-1].get("at", "") if history else "",
@@ -93,11 +94,11 @@ def _recall(report: RecallReport) -> dict[str, Any]:
 
 
 def _candidate(store: Store, settings: Settings) -> dict[str, Any]:
-    report_file = store.latest_candidate / "report.json"
-    if not report_file.exists():
+    if not (store.latest_candidate / "report.json").exists():
         return {}
-    verdict = decide(RecallReport.from_json(read_json(report_file)), settings.gate)
-    return {"id": store.latest_candidate.resolve().name, "promote": verdict.promote, "reasons": list(verdict.reasons)}
+    candidate_id = latest_candidate_id(store)
+    verdict = decide(read_report(store, candidate_id), settings.gate)
+    return {"id": candidate_id, "promote": verdict.promote, "reasons": list(verdict.reasons)}
 
 
 def _service(store: Store) -> dict[str, Any]:

@@ -31,7 +31,6 @@ data/
     service.json              URL, process id and admin token of the running service, mode 0600
     live.json                 the service's own word on what it serves
   alerts/RUN_ID               markers: this night has been told
-  reports/                    one HTML report a night
   runs/ID/                    logs and time series of training processes
 """
 
@@ -164,10 +163,6 @@ class Store:
     @property
     def alerts(self) -> Path:
         return self.root / "alerts"
-
-    @property
-    def reports(self) -> Path:
-        return self.root / "reports"
 
     @property
     def runs(self) -> Path:
@@ -304,6 +299,29 @@ def read_lines(path: Path) -> list[Any]:
                 break
             raise StoreError(f"{path}, line {number} is damaged: {error}") from error
     return documents
+
+
+def read_documents(path: Path, *, malformed: type[Exception]) -> list[tuple[str, Any]]:
+    """(`PATH, line N`, document) of a JSON-lines file written elsewhere; empty lines are passed over.
+
+    Raises:
+        StoreError: there is no such file, or it is not UTF-8.
+        malformed: a line is not JSON.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    found = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            found.append((where, json.loads(line)))
+        except json.JSONDecodeError as error:
+            raise malformed(f"{where} is not JSON: {error}") from error
+    return found
 
 
 def file_sha256(path: Path) -> str:

@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from embed_assets.checkpoints.manifest import CheckpointCorruptError, read_manifest, verify
+from embed_assets.records import BASE
 from embed_assets.store import Store, StoreError, append_line, point_link, read_lines, sync_directory
-
-BASE = "base"
-"""Id of the model to beat while nothing is promoted: the base model itself."""
 
 
 class RollbackError(RuntimeError):

@@ -12,9 +12,9 @@ from typing import Annotated
 
 import typer
 
-from embed_assets.cli.options import load, prepare_dagster, terminal_for_children
+from embed_assets.cli.options import prepare_dagster, terminal_for_children
 from embed_assets.serving.client import LiveEmbedder, find_service
-from embed_assets.settings import SETTINGS_FILE_VARIABLE
+from embed_assets.settings import SETTINGS_FILE_VARIABLE, Settings, load_settings
 from embed_assets.store import Store, StoreError, write_text
 
 PACKAGES = ("networkx", "polars")
@@ -40,7 +40,6 @@ MARKER = "embed_assets.toml"
 SERVICE_SECONDS = 180.0
 """How long the service may take to load the base model on a slow machine."""
 QUERY = "shortest route between two nodes when some edges have negative weight"
-REFUSED = 3
 
 
 def demo(
@@ -53,7 +52,7 @@ def demo(
     os.environ[SETTINGS_FILE_VARIABLE] = str(root / MARKER)
     os.environ["EMBED_ASSETS_DATA_DIR"] = str(root)
     os.environ.pop("DAGSTER_HOME", None)
-    settings = load()
+    settings = load_settings()
     prepare_dagster(settings)
     store = Store(settings.data_dir)
     started = time.monotonic()
@@ -69,7 +68,7 @@ def demo(
             _say(outcome.text)
             raise typer.Exit(1)
         _show_recall(store)
-        _say(f"Verdict: {outcome.name}\n" + "\n".join(f"  - {reason}" for reason in _reasons(store)))
+        _say(f"Verdict: {outcome.name}\n" + "\n".join(f"  - {reason}" for reason in _reasons(settings)))
         _show_swap(store, service, before)
     _say(
         f"{(time.monotonic() - started) / 60:.1f} minutes. Next: `make ui` opens the Dagster UI on this state; "
@@ -131,21 +130,18 @@ def _when_ready(store: Store, process: subprocess.Popen[bytes], log: Path) -> Li
 
 
 def _show_recall(store: Store) -> None:
+    from embed_assets.checkpoints.verdict import latest_candidate_id, read_report
     from embed_assets.evaluation.table import recall_table
-    from embed_assets.records import RecallReport
-    from embed_assets.store import read_json
 
-    report_file = store.latest_candidate / "report.json"
-    if not report_file.exists():
-        return
-    report = RecallReport.from_json(read_json(report_file))
-    _say("Recall on held-out queries, before and after:\n" + recall_table(report))
+    if (store.latest_candidate / "report.json").exists():
+        report = read_report(store, latest_candidate_id(store))
+        _say("Recall on held-out queries, before and after:\n" + recall_table(report))
 
 
-def _reasons(store: Store) -> list[str]:
+def _reasons(settings: Settings) -> list[str]:
     from embed_assets.state import state_of
 
-    return list(state_of(load()).candidate.get("reasons", ()))
+    return list(state_of(settings).candidate.get("reasons", ()))
 
 
 def _show_swap(store: Store, service: LiveEmbedder, before: str) -> None:

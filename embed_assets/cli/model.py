@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from embed_assets.cli.night import REFUSED, canonical_device
-from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory, load
+from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory
 from embed_assets.settings import load_settings
 from embed_assets.store import Store
 
@@ -60,7 +60,7 @@ def evaluate(
     from embed_assets.evaluation.job import plan_evaluation
     from embed_assets.evaluation.table import recall_table
 
-    settings = load()
+    settings = load_settings()
     store = Store(settings.data_dir)
     report = evaluate_candidate(plan_evaluation(settings, store, candidate))
     verdict = decide(report, settings.gate)
@@ -80,7 +80,7 @@ def promote(
     from embed_assets.checkpoints.promote import PromotionRefusedError
     from embed_assets.checkpoints.promote import promote as promote_candidate
 
-    settings = load()
+    settings = load_settings()
     try:
         checkpoint = promote_candidate(Store(settings.data_dir), candidate, settings.gate)
     except PromotionRefusedError as refusal:
@@ -98,7 +98,7 @@ def rollback(
     """Point checkpoint-latest back at an earlier checkpoint, and have the running service swap it in."""
     from embed_assets.checkpoints.live import rollback as roll_back
 
-    store = Store(load().data_dir)
+    store = Store(load_settings().data_dir)
     checkpoint = roll_back(store, to)
     typer.echo(f"rolled back to {checkpoint.checkpoint_id}")
     reload_service(store, checkpoint.checkpoint_id)

@@ -11,11 +11,11 @@ from embed_assets.cli.options import (
     AsJson,
     ConfigFile,
     DataDirectory,
-    load,
     prepare_dagster,
     require_repositories,
     terminal_for_children,
 )
+from embed_assets.settings import load_settings
 
 REFUSED = 3
 
@@ -39,7 +39,7 @@ def run(
 
     Exit codes: 0 promoted or unchanged, 3 refused by the gate, others are errors.
     """
-    settings = load()
+    settings = load_settings()
     require_repositories(settings)
     prepare_dagster(settings)
     from embed_assets.night import run_night
@@ -65,7 +65,7 @@ def ui(
     config: ConfigFile = None,
 ) -> None:
     """Open the Dagster UI on this data directory, with the daemon that runs schedule and alerts."""
-    prepare_dagster(load())
+    prepare_dagster(load_settings())
     arguments = ["dev", "-m", "embed_assets.definitions", "-h", host, "-p", str(port)]
     os.execv(sys.executable, [sys.executable, "-m", "dagster", *arguments])
 

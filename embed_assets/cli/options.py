@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from embed_assets.settings import SETTINGS_FILE_VARIABLE, Settings, SettingsError, load_settings, settings_file
+from embed_assets.settings import SETTINGS_FILE_VARIABLE, TERMINAL_VARIABLE, Settings, SettingsError, settings_file
+from embed_assets.store import Store
 
 PROJECT_DAGSTER_FILES = (
     Path(__file__).resolve().parents[2] / "dagster.yaml",
@@ -55,7 +56,7 @@ def prepare_dagster(settings: Settings) -> Path:
     """
     if os.environ.get("DAGSTER_HOME"):
         return Path(os.environ["DAGSTER_HOME"])
-    home = settings.data_dir / "dagster"
+    home = Store(settings.data_dir).dagster_home
     source = next((file for file in PROJECT_DAGSTER_FILES if file.exists()), None)
     if source is None:
         raise SettingsError(f"dagster.yaml is missing at {PROJECT_DAGSTER_FILES[0]}; reinstall, or set DAGSTER_HOME")
@@ -88,12 +89,8 @@ def require_repositories(settings: Settings) -> None:
 def terminal_for_children() -> Iterator[None]:
     """Lets a child process draw its progress bar on this terminal although Dagster captures its output."""
     if sys.stderr.isatty():
-        os.environ["EMBED_ASSETS_TERMINAL"] = os.ttyname(sys.stderr.fileno())
+        os.environ[TERMINAL_VARIABLE] = os.ttyname(sys.stderr.fileno())
     try:
         yield
     finally:
-        os.environ.pop("EMBED_ASSETS_TERMINAL", None)
-
-
-def load() -> Settings:
-    return load_settings()
+        os.environ.pop(TERMINAL_VARIABLE, None)

@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory, load
+from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory
+from embed_assets.settings import load_settings
 
 
 def serve(
@@ -18,7 +19,7 @@ def serve(
     """Serve the promoted checkpoint (or the base model) over HTTP until stopped, and swap in what gets promoted."""
     from embed_assets.serving.serve import serve as serve_forever
 
-    serve_forever(load(), host=host, port=port)
+    serve_forever(load_settings(), host=host, port=port)
 
 
 def embed(
@@ -54,7 +55,7 @@ def _embed(texts: list[str], kind: Literal["query", "passage"]) -> tuple[str, li
     from embed_assets.serving.client import find_service
     from embed_assets.store import Store
 
-    settings = load()
+    settings = load_settings()
     store = Store(settings.data_dir)
     service = find_service(store)
     if service is not None:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory, load
-from embed_assets.settings import DEFAULT_FILE
+from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory
+from embed_assets.settings import DEFAULT_FILE, load_settings
 from embed_assets.settings_file import commented_settings
 from embed_assets.store import write_text
 
@@ -39,7 +39,7 @@ def doctor(
     """Check git, grammars, device, memory, disk, the base model and Dagster's home, and say what to do."""
     from embed_assets.doctor import examine
 
-    findings = examine(load())
+    findings = examine(load_settings())
     if as_json:
         typer.echo(json.dumps([{"name": f.name, "level": f.level, "message": f.message} for f in findings]))
     else:

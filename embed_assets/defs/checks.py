@@ -79,9 +79,7 @@ def not_trained_on_the_test(project: Project) -> dg.AssetCheckResult:
     return _of_the_gate(project, "not_trained_on_the_test")
 
 
-@dg.asset_check(
-    asset=live_embedder_reload, description="Over HTTP, the promoted checkpoint is what answers, with its own vectors."
-)
+@dg.asset_check(asset=live_embedder_reload, description="Over HTTP, the promoted checkpoint is what answers.")
 def promoted_checkpoint_answers(project: Project) -> dg.AssetCheckResult:
     live = live_model(project.store)
     service = find_service(project.store)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from embed_assets.encoder.encoder import Encoder
 
 Path = Literal["padded", "packed", "fused"]
-RequestedPath = Literal["auto", "padded", "packed", "fused"]
 logger = logging.getLogger(__name__)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.records import CORPUS_SCHEMA, QUERY_SCHEMA, Benchmark
-from embed_assets.store import StoreError, new_directory, read_json, write_text
+from embed_assets.store import StoreError, new_directory, read_documents, read_json, write_text
 
 QRELS_HEADER = ("query-id", "corpus-id", "score")
 
@@ -173,22 +173,10 @@ def _lines(documents: Any) -> str:
 
 
 def _read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            document = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise BenchmarkError(f"{where} is not JSON: {error}") from error
+    found = read_documents(path, malformed=BenchmarkError)
+    for where, document in found:
         if not isinstance(document, dict) or not isinstance(document.get("text"), str) or "_id" not in document:
             raise BenchmarkError(f"{where} needs `_id` and `text`")
-        found.append((where, document))
     return found
 
 

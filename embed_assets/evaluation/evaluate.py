@@ -14,11 +14,11 @@ from embed_assets.encoder.digest import model_digest
 from embed_assets.evaluation.benchmark import read_benchmark
 from embed_assets.evaluation.errors import EvaluationError
 from embed_assets.evaluation.golden import write_golden
-from embed_assets.evaluation.job import BASE, EvaluationJob
+from embed_assets.evaluation.job import EvaluationJob
 from embed_assets.evaluation.lineage import find_leaks
 from embed_assets.evaluation.tasks import GUARD, Task, guard_tasks, tasks_of
 from embed_assets.evaluation.vectors import Floats, TextEncoder, embed, prune
-from embed_assets.records import Benchmark, RecallReport, SliceReport
+from embed_assets.records import BASE, Benchmark, RecallReport, SliceReport
 from embed_assets.retrieval.bm25 import BM25
 from embed_assets.retrieval.exact import block_size, ranks_in
 from embed_assets.retrieval.fusion import reciprocal_rank_fusion, zscore_fusion

@@ -7,11 +7,9 @@ from typing import Any
 from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.resolve import resolve
 from embed_assets.evaluation.errors import EvaluationError
+from embed_assets.records import BASE
 from embed_assets.settings import Settings
 from embed_assets.store import Store, read_json
-
-BASE = "base"
-"""Id of the live model while nothing is promoted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from embed_assets.evaluation.metrics import mean_recall, reciprocal_rank
-from embed_assets.records import RecallReport, SliceReport
+from embed_assets.records import BASE, RecallReport, SliceReport
 
 DEPTHS = (1, 2, 3, 5, 10, 20, 50)
 GREY, BLUE, RED = "#9aa0a6", "#1a73e8", "#d93025"
@@ -33,7 +33,7 @@ def recall_plot(report: RecallReport) -> bytes:
 
 
 def _draw_recall(axes: Any, part: SliceReport, report: RecallReport) -> None:
-    live = f"live ({report.live_id})" if report.live_id != "base" else f"live (base {report.base_model})"
+    live = f"live ({report.live_id})" if report.live_id != BASE else f"live (base {report.base_model})"
     places = np.arange(len(DEPTHS))
     for system, label, colour in (("bm25", "BM25", RED), ("live", live, GREY), ("candidate", "candidate", BLUE)):
         if system in part.ranks:

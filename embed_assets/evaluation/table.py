@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from embed_assets.evaluation.metrics import first_ranks, mean_recall, mean_reciprocal_rank, reciprocal_rank
-from embed_assets.records import Benchmark, RecallReport, SliceReport
+from embed_assets.records import BASE, Benchmark, RecallReport, SliceReport
 
 SYSTEMS = (
     "bm25", "base", "live", "candidate", "hybrid_base", "hybrid_live", "hybrid_candidate", "rrf_base", "rrf_live",
@@ -131,7 +131,7 @@ def _grouped(report: RecallReport, groups_of: Callable[[SliceReport], tuple[str,
 
 
 def _shown(report: RecallReport, part: SliceReport) -> list[str]:
-    hidden = {"live", "hybrid_live", "rrf_live"} if report.live_id == "base" else set()
+    hidden = {"live", "hybrid_live", "rrf_live"} if report.live_id == BASE else set()
     return [system for system in SYSTEMS if system in part.ranks and system not in hidden]
 
 

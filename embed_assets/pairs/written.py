@@ -4,7 +4,6 @@ Both are JSON lines. An issue names the commits that closed it; what they change
 names the definition: `query`, `repository`, `path`, `name`, and `scope` where the name alone is not unique there.
 """
 
-import json
 import re
 from bisect import bisect_left
 from collections import Counter
@@ -23,6 +22,7 @@ from embed_assets.pairs.subjects import subject_query
 from embed_assets.pairs.wording import Cleaned, fit_to_keep, one_line
 from embed_assets.records import digest_of
 from embed_assets.snippets.filters import PathFilter
+from embed_assets.store import StoreError, read_documents
 
 if TYPE_CHECKING:
     from embed_assets.snippets.git_source import GitSource
@@ -161,17 +161,10 @@ def matching(commits: Sequence[str], known: Sequence[str]) -> list[str]:
 
 def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PairsError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            document = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise PairsError(f"{where} is not JSON: {error}") from error
+        found = read_documents(path, malformed=PairsError)
+    except StoreError as error:
+        raise PairsError(str(error)) from error
+    for where, document in found:
         if not isinstance(document, dict):
             raise PairsError(f"{where} must be an object, found {type(document).__name__}")
         yield where, document

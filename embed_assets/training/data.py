@@ -4,7 +4,7 @@ Reads the pairs table (parquet) or JSON lines written by anyone (`query`, `posit
 `weight`, `split`). It knows no model beyond its tokenizer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -243,9 +243,3 @@ def make_batch(data: TrainingData, rows: np.ndarray) -> Batch:
         ),
         weights=data.weights[rows],
     )
-
-
-def training_batches(data: TrainingData, batch_size: int, *, seed: int, epoch: int) -> Iterator[Batch]:
-    """The batches of one pass."""
-    for rows in epoch_batches(data, batch_size, seed=seed, epoch=epoch):
-        yield make_batch(data, rows)
