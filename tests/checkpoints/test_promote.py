@@ -73,7 +73,7 @@ def test_what_happens_to_the_candidate_later_does_not_reach_the_checkpoint(store
     prepare(store, FIRST)
     promote(store, FIRST, POLICY)
     (store.candidate(FIRST) / "model" / "model.safetensors").write_text("spoilt")
-    verify(store.checkpoint(FIRST))
+    assert verify(store.checkpoint(FIRST)).checkpoint_id == FIRST
 
 
 def test_promoting_what_is_live_changes_nothing(store: Store) -> None:
