@@ -38,7 +38,7 @@ def loss_curve_png(curve: Sequence[StepRecord]) -> bytes:
         beside.set_ylabel("validation MRR@10")
         beside.set_ylim(0, 1)
         axes.plot([], [], color=GREEN, marker="o", linestyle=":", label="validation MRR@10")
-    axes.legend(fontsize=8, loc="upper right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     return picture.getvalue()
