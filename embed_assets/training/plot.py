@@ -37,7 +37,6 @@ def loss_curve_png(curve: Sequence[StepRecord]) -> bytes:
         beside.plot(*zip(*measured, strict=True), color=GREEN, marker="o", linestyle=":", label="validation MRR@10")
         beside.set_ylabel("validation MRR@10")
         beside.set_ylim(0, 1)
-        axes.plot([], [], color=GREEN, marker="o", linestyle=":", label="validation MRR@10")
     figure.legend(fontsize=8, loc="outside lower center", ncols=3)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
