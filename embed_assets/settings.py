@@ -102,6 +102,8 @@ class PairsSettings(Section):
     """Mined negatives of each training row."""
     queries_file: Path | None = None
     """A JSON-lines file of queries written elsewhere: query, repository, path, name, scope."""
+    guard_queries: int = Field(default=1000, ge=200)
+    """Queries of the guard against forgetting, on twice as many functions; fewer embed faster and prove less."""
 
 
 class TrainingSettings(Section):

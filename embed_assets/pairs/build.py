@@ -203,7 +203,7 @@ def _write(
         benchmark = benchmark_of([proposal for proposal in kept if proposal.split == "test"], corpus, sides.cutoff)
     with night.step("guard"):
         training = [proposal for proposal in kept if proposal.split != "test"]
-        guard = build_guard(training, sketches, store.pairs_dir / "guard")
+        guard = build_guard(training, sketches, store.pairs_dir / "guard", queries=night.settings.pairs.guard_queries)
     with night.step("write"):
         _remember(store, learnt, pairs)
         write_file(store.pairs, pairs.write_parquet)

@@ -23,46 +23,45 @@ from embed_assets.snippets.package_source import STANDARD_LIBRARY, standard_libr
 from embed_assets.snippets.parse import parse
 from embed_assets.store import write_file
 
-GUARD_QUERIES = 1_000
-"""A margin of one to two points of reciprocal rank needs about a thousand queries to be told from chance."""
-GUARD_DOCUMENTS = 2_000
+DOCUMENTS_PER_QUERY = 2
 """Every answer, and as many functions beside them. The whole library would cost a CPU minutes a model."""
 RESERVE = 200
 """More queries than needed are drawn, in case some resemble the training rows."""
 
 
-def build_guard(training: list[Proposal], sketches: Sketches, cache: Path) -> Benchmark:
+def build_guard(training: list[Proposal], sketches: Sketches, cache: Path, *, queries: int) -> Benchmark:
     """The guard for a model that learns from `training`: the same every night as long as nothing of it is learnt.
 
     Args:
         training: what is learnt from, validation included.
         sketches: shared with the rest of the night.
         cache: folder that keeps the library's functions until another Python or extractor comes.
+        queries: how many to ask. A margin of one to two points of reciprocal rank needs about a thousand to be told
+            from chance; fewer are the first of the same order.
     """
     library = _library(cache)
-    drawn = _drawn(library)
-    kept = _unlike(drawn, training, sketches)[:GUARD_QUERIES]
+    drawn = _drawn(library, queries + RESERVE)
+    kept = _unlike(drawn, training, sketches)[:queries]
     asked = {function.definition_id for function, _ in kept}
     beside = sorted(
         (function for function in library.documents() if function.definition_id not in asked),
         key=lambda function: digest_of("guard document", function.definition_id),
     )
-    documents = asked | {function.definition_id for function in beside[: max(0, GUARD_DOCUMENTS - len(asked))]}
+    room = max(0, DOCUMENTS_PER_QUERY * queries - len(asked))
+    documents = asked | {function.definition_id for function in beside[:room]}
     corpus = library.table().filter(pl.col("document_id").is_in(sorted(documents)))
-    queries = pl.DataFrame([_query(function, text) for function, text in kept], schema=dict(QUERY_SCHEMA))
-    return Benchmark(
-        name="guard", digest=Benchmark.digest_for(corpus, queries), cutoff=0, corpus=corpus, queries=queries
-    )
+    table = pl.DataFrame([_query(function, text) for function, text in kept], schema=dict(QUERY_SCHEMA))
+    return Benchmark(name="guard", digest=Benchmark.digest_for(corpus, table), cutoff=0, corpus=corpus, queries=table)
 
 
-def _drawn(library: Corpus) -> list[tuple[Function, str]]:
-    """Documented functions with their query, each text once, in an order that depends on nothing but their names."""
+def _drawn(library: Corpus, most: int) -> list[tuple[Function, str]]:
+    """At most `most` documented functions with their query, each text once; their names alone decide the order."""
     found: dict[str, tuple[Function, str]] = {}
     for function in sorted(library.documents(), key=lambda function: digest_of("guard query", function.definition_id)):
         text, _ = doc_query(function.doc)
         if text and says_more_than(text, [function.name]):
             found.setdefault(query_digest(text), (function, text))
-        if len(found) == GUARD_QUERIES + RESERVE:
+        if len(found) == most:
             break
     return list(found.values())
 

@@ -16,9 +16,7 @@ def written(tmp_path: Path) -> WrittenHistory:
 
 @pytest.fixture
 def small_guard(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The standard library is parsed once for all tests, and only a part of it is asked for."""
-    monkeypatch.setattr(guard, "GUARD_QUERIES", 60)
-    monkeypatch.setattr(guard, "GUARD_DOCUMENTS", 120)
+    """The standard library is parsed once for all tests; `settings_for` asks for the smallest guard there may be."""
     folder = tmp_path_factory.getbasetemp() / "library"
     library = guard._library
 

@@ -62,5 +62,8 @@ class Shop:
 
 
 def settings_for(*sources: Path | str, **pairs: object) -> Settings:
-    document = {"repositories": [{"source": str(source)} for source in sources], "pairs": {"test_queries": 20, **pairs}}
+    document = {
+        "repositories": [{"source": str(source)} for source in sources],
+        "pairs": {"test_queries": 20, "guard_queries": 200, **pairs},
+    }
     return Settings.model_validate(document)

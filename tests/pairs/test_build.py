@@ -36,11 +36,22 @@ def test_a_night_writes_pairs_benchmark_guard_and_manifest(shop: Shop, store: St
     assert manifest.rows == pairs.height == sum(manifest.by_split.values())
     assert (manifest.benchmark_digest, manifest.guard_digest) == (benchmark.digest, general.digest)
     assert benchmark.corpus.height == manifest.corpus == 6 * MODULES
-    assert general.queries.height == 60 and general.corpus.height == 120
+    assert general.queries.height == 200 and general.corpus.height == 400
     assert read_manifest(store) == manifest == PairsManifest.from_json(json.loads(json.dumps(manifest.to_json())))
     assert find_leaks(pairs, benchmark) == [] and find_leaks(pairs, general) == []
     assert manifest.examples and manifest.dropped["commit_initial"] == 1
     assert any("cannot be told from chance" in note for note in manifest.notes)
+
+
+def test_a_smaller_guard_asks_the_first_of_the_same_queries(shop: Shop, store: Store) -> None:
+    shop.go_on(40)
+    build_pairs(settings_for(shop.written.path, guard_queries=220), store)
+    larger = read_benchmark(store.guard_benchmark)
+    build_pairs(settings_for(shop.written.path, guard_queries=200), store)
+    smaller = read_benchmark(store.guard_benchmark)
+    assert (larger.queries.height, larger.corpus.height) == (220, 440)
+    assert (smaller.queries.height, smaller.corpus.height) == (200, 400)
+    assert set(smaller.queries["query_id"]) < set(larger.queries["query_id"])
 
 
 def test_training_learns_from_the_past_and_the_test_asks_about_the_future(shop: Shop, store: Store) -> None:
