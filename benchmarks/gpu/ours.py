@@ -109,8 +109,8 @@ def train(
                 train_step(encoder, waiting.popleft().result(), batch, optimizer, parameters, path_name, **options)
             )
             if device == "cuda" and step >= warm_up:
-                event = torch.cuda.Event(enable_timing=True)
-                event.record()  # type: ignore[no-untyped-call]
+                event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+                event.record()
                 stamps.append(event)
     _synchronise(device)
     seconds = time.perf_counter() - stamps[0]

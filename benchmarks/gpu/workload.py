@@ -117,7 +117,7 @@ def save_checkpoint(shape: Shape, folder: Path, device: str) -> Path:
     words = {f"t{index}": index for index in range(FIRST_WORD, shape.sizes["vocab_size"])}
     words |= {name: index for index, name in enumerate(["<s>", "<pad>", "</s>", "<unk>"])}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>", eos_token="</s>", model_max_length=512,
         padding_side="right",
@@ -158,4 +158,4 @@ def encoding_flops(shape: Shape, lengths: np.ndarray) -> float:
 
 def _attention_flops(shape: Shape, lengths: np.ndarray) -> float:
     per_layer = 4 * float(np.square(lengths, dtype=np.float64).sum()) * shape.sizes["hidden_size"]
-    return per_layer * shape.sizes["num_hidden_layers"] * (0.5 if shape.causal else 1.0)
+    return float(per_layer * shape.sizes["num_hidden_layers"] * (0.5 if shape.causal else 1.0))

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_reports import good_report, one_slice, ranks_of
-from made_store import FIRST, SECOND, fitting, make_benchmark, set_benchmarks, write_candidate, write_report
 
 from embed_assets.checkpoints import promote as promote_module
 from embed_assets.checkpoints.live import (
@@ -29,6 +27,16 @@ from embed_assets.checkpoints.verdict import judge
 from embed_assets.records import RecallReport
 from embed_assets.settings import GateSettings
 from embed_assets.store import Store, StoreError, read_json, read_lines, write_json
+from tests.evaluation.made_reports import good_report, one_slice, ranks_of
+from tests.evaluation.made_store import (
+    FIRST,
+    SECOND,
+    fitting,
+    make_benchmark,
+    set_benchmarks,
+    write_candidate,
+    write_report,
+)
 
 POLICY = GateSettings()
 THIRD = "20261125-020000-cccccccc"

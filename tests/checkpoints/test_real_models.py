@@ -15,7 +15,6 @@ from types import ModuleType
 import numpy as np
 import polars as pl
 import pytest
-from made_store import FIRST, SECOND, set_benchmarks, write_candidate
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -28,6 +27,7 @@ from embed_assets.evaluation.job import plan_evaluation
 from embed_assets.records import CORPUS_SCHEMA, QUERY_SCHEMA, Benchmark
 from embed_assets.settings import GateSettings, Settings, TrainingSettings
 from embed_assets.store import Store, read_json, write_json
+from tests.evaluation.made_store import FIRST, SECOND, set_benchmarks, write_candidate
 
 
 def functions_of(module: ModuleType) -> list[tuple[str, str, str]]:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny_encoders import ROWS, lora_gradients, padded_reference, tiny_encoder
 
 from embed_assets.encoder.fused import (
     fused_embed,
 )
+from tests.encoder.tiny_encoders import ROWS, lora_gradients, padded_reference, tiny_encoder
 
 ARCHITECTURES = ("qwen2", "bert", "xlm-roberta", "jina_embeddings_v3")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import build
 
 from embed_assets.encoder.layout import ModelError, read_layout
+from tests.tiny_models import build
 
 
 def edit(path: Path, name: str, **changes: Any) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import BUILDERS, CORPUS, build
 
 from embed_assets.encoder.layout import ModelError
 from embed_assets.encoder.load import load_encoder
+from tests.tiny_models import BUILDERS, CORPUS, build
 
 TEXTS = [*CORPUS, "x", "def f(): pass", ""]
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_encoders import ROWS, lora_gradients, padded_reference, reference_attention, tiny_encoder
 
 from embed_assets.encoder.packed import (
     IMPLEMENTATION,
@@ -15,6 +14,7 @@ from embed_assets.encoder.packed import (
     varlen_attention,
 )
 from embed_assets.encoder.packing import PackingError, pack
+from tests.encoder.tiny_encoders import ROWS, lora_gradients, padded_reference, reference_attention, tiny_encoder
 
 ARCHITECTURES = ("qwen2", "bert", "xlm-roberta", "jina_embeddings_v3")
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import CORPUS, build
 
 from embed_assets.encoder.layout import ModelError
 from embed_assets.encoder.load import load_encoder
 from embed_assets.encoder.padded import length_batches
 from embed_assets.encoder.paths import choose_path, embed_tokens
 from embed_assets.encoder.pooling import pool_padded
+from tests.tiny_models import CORPUS, build
 
 
 @given(st.lists(st.integers(1, 300), max_size=60), st.integers(1, 1000))

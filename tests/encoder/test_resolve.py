@@ -4,12 +4,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny_models import build
 
 from embed_assets import models
 from embed_assets.encoder import resolve as resolving
 from embed_assets.encoder.layout import ModelError
 from embed_assets.encoder.resolve import ModelNotFoundError, resolve
+from tests.tiny_models import build
 
 
 @pytest.fixture(autouse=True)

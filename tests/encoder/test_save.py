@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny_models import BUILDERS, CORPUS, build
 
 from embed_assets.encoder.digest import model_digest, servable_files
 from embed_assets.encoder.layout import ModelError
 from embed_assets.encoder.load import load_encoder
 from embed_assets.encoder.save import save_model
+from tests.tiny_models import BUILDERS, CORPUS, build
 
 TEXTS = [*CORPUS, "x", "retry the webhook " * 60]
 

@@ -103,7 +103,7 @@ def write_report(store: Store, candidate_id: str, report: RecallReport) -> Recal
 
 def fitting(store: Store, candidate_id: str, slices: Sequence[SliceReport], **changes: object) -> RecallReport:
     """A report on the candidate and the benchmarks that are in the store."""
-    from made_reports import make_report
+    from tests.evaluation.made_reports import make_report
 
     values: dict[str, object] = {
         "candidate_id": candidate_id,

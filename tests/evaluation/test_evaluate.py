@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from made_store import FIRST, SECOND, FakeEncoder, make_benchmark, set_benchmarks, write_candidate, write_model
 
 from embed_assets.encoder.digest import model_digest
 from embed_assets.evaluation.benchmark import BenchmarkError
@@ -24,6 +23,15 @@ from embed_assets.evaluation.job import EvaluationJob, plan_evaluation, read_job
 from embed_assets.records import RecallReport
 from embed_assets.settings import GateSettings, Settings
 from embed_assets.store import Store, StoreError, point_link, read_json, write_json
+from tests.evaluation.made_store import (
+    FIRST,
+    SECOND,
+    FakeEncoder,
+    make_benchmark,
+    set_benchmarks,
+    write_candidate,
+    write_model,
+)
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_reports import CORPUS, good_report, improved, make_report, one_slice, ranks_of
 
 from embed_assets.evaluation.gate import GateError, decide
 from embed_assets.records import RecallReport
 from embed_assets.settings import GateSettings
+from tests.evaluation.made_reports import CORPUS, good_report, improved, make_report, one_slice, ranks_of
 
 POLICY = GateSettings()
 

@@ -2,9 +2,6 @@
 
 import dataclasses
 
-from made_reports import make_report, one_slice
-from made_store import make_benchmark
-
 from embed_assets.evaluation.plot import recall_plot
 from embed_assets.evaluation.table import (
     improved_examples,
@@ -15,6 +12,8 @@ from embed_assets.evaluation.table import (
     worst_losses,
 )
 from embed_assets.records import RecallReport
+from tests.evaluation.made_reports import make_report, one_slice
+from tests.evaluation.made_store import make_benchmark
 
 BENCHMARK = make_benchmark("team", 4)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_store import FakeEncoder
 
 from embed_assets.evaluation.vectors import embed, prune
+from tests.evaluation.made_store import FakeEncoder
 
 TEXTS = ["one", "two", "three", "one"]
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from written_history import WrittenHistory
 
 from embed_assets.pairs import guard
 from embed_assets.pairs.corpus import Corpus
+from tests.pairs.written_history import WrittenHistory
 
 
 @pytest.fixture

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from written_history import WrittenHistory
-
 from embed_assets.settings import Settings
+from tests.pairs.written_history import WrittenHistory
 
 TOPICS = [
     "invoice",

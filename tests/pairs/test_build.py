@@ -5,8 +5,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from shop import MODULES, TOPICS, VERBS, Shop, settings_for
-from written_history import WrittenHistory
 
 from embed_assets.evaluation.benchmark import read_benchmark
 from embed_assets.pairs import build
@@ -16,6 +14,8 @@ from embed_assets.pairs.manifest import PairsError, PairsManifest, read_manifest
 from embed_assets.records import PAIR_SCHEMA, query_digest
 from embed_assets.settings import Settings
 from embed_assets.store import Store, read_json
+from tests.pairs.shop import MODULES, TOPICS, VERBS, Shop, settings_for
+from tests.pairs.written_history import WrittenHistory
 
 pytestmark = pytest.mark.usefixtures("small_guard")
 

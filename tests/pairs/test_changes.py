@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from written_history import WrittenHistory, function
 
 from embed_assets.pairs import changes
 from embed_assets.pairs.changes import CommitQuery, commit_queries
 from embed_assets.pairs.history import read_history
 from embed_assets.snippets.filters import path_filter
 from embed_assets.snippets.parse import Blob, Parsed, parse_all
+from tests.pairs.written_history import WrittenHistory, function
 
 ONE = function("one", "value += 1")
 TWO = function("two", "value += 2")

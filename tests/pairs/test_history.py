@@ -1,9 +1,8 @@
 """The log as records, and names followed through renames in both directions."""
 
-from written_history import DAY, START, WrittenHistory
-
 from embed_assets.pairs.history import History, read_history
 from embed_assets.snippets.git_source import GitSource
+from tests.pairs.written_history import DAY, START, WrittenHistory
 
 LONG = "".join(f"line {number}\n" for number in range(20))
 

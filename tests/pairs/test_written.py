@@ -5,8 +5,6 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from shop import Shop, settings_for
-from written_history import WrittenHistory
 
 from embed_assets.evaluation.benchmark import read_benchmark
 from embed_assets.pairs.build import build_pairs
@@ -16,6 +14,8 @@ from embed_assets.pairs.written import Issue, issue_query, matching, read_issues
 from embed_assets.settings import Settings
 from embed_assets.snippets.git_source import GitSource
 from embed_assets.store import Store
+from tests.pairs.shop import Shop, settings_for
+from tests.pairs.written_history import WrittenHistory
 
 
 def lines(path: Path, *documents: object) -> Path:

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running_service import Running, perturbed, running, write_checkpoint
-from tiny_models import build
 
 from embed_assets.settings import ModelSettings, ServingSettings, Settings
 from embed_assets.store import Store
+from tests.serving.running_service import Running, perturbed, running, write_checkpoint
+from tests.tiny_models import build
 
 
 @pytest.fixture(scope="session")

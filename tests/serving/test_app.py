@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from running_service import ADMIN_TOKEN, TLS, Running, running
 
 from embed_assets.serving.batching import QueueFullError
 from embed_assets.settings import Settings
+from tests.serving.running_service import ADMIN_TOKEN, TLS, Running, running
 
 TEXTS = ["where do we retry failed webhooks", "def get(self, key): return self.entries.get(key)", "parse"]
 

@@ -5,10 +5,10 @@ import subprocess
 import sys
 
 import pytest
-from running_service import ADMIN_TOKEN, Running
 
 from embed_assets.serving.client import LiveEmbedder, ServiceError, find_service
 from embed_assets.store import Store, StoreError
+from tests.serving.running_service import ADMIN_TOKEN, Running
 
 
 def test_it_imports_no_torch() -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running_service import write_checkpoint, write_golden
 from safetensors.numpy import save_file
 
 from embed_assets.checkpoints.manifest import CheckpointCorruptError, write_manifest
@@ -13,6 +12,7 @@ from embed_assets.encoder.digest import model_digest
 from embed_assets.serving.generation import GenerationError, UnknownCheckpointError, load_base, load_checkpoint
 from embed_assets.settings import Settings
 from embed_assets.store import Store
+from tests.serving.running_service import write_checkpoint, write_golden
 
 
 def test_a_sound_checkpoint_is_loaded(settings: Settings, store: Store, checkpoints: list[str]) -> None:

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from running_service import promoted
 
 from embed_assets.checkpoints.manifest import CheckpointCorruptError
 from embed_assets.serving.client import find_service
@@ -29,6 +28,7 @@ from embed_assets.serving.registration import (
 from embed_assets.serving.serve import ServeError, serve
 from embed_assets.settings import Settings
 from embed_assets.store import Store
+from tests.serving.running_service import promoted
 
 PROGRAM = """
 import sys

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from made_repositories import make_repository
+
+from tests.snippets.made_repositories import make_repository
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from test_extract import FIXTURES
 
 from embed_assets.snippets import cache
 from embed_assets.snippets.cache import DefinitionCache, cache_version
 from embed_assets.snippets.parse import Parsed, parse
+from tests.snippets.test_extract import FIXTURES
 
 
 def filled(folder: Path) -> dict[tuple[str, str], Parsed]:

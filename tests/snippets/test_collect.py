@@ -8,8 +8,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_repositories import DAY, FIRST_COMMIT, commit, make_repository
-from test_secrets import SECRETS
 
 from embed_assets.records import SNIPPET_SCHEMA
 from embed_assets.settings import RepositorySettings, Settings
@@ -19,6 +17,8 @@ from embed_assets.snippets.parse import Blob, parse, parse_all
 from embed_assets.snippets.repositories import open_source
 from embed_assets.snippets.tree import snippets_at
 from embed_assets.store import Store
+from tests.snippets.made_repositories import DAY, FIRST_COMMIT, commit, make_repository
+from tests.snippets.test_secrets import SECRETS
 
 
 def settings_for(*sources: Path | str) -> Settings:

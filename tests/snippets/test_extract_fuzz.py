@@ -5,11 +5,11 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_extract import FIXTURES
 
 from embed_assets.snippets.extract import extract, snippet_id_of
 from embed_assets.snippets.parse import parse
 from embed_assets.snippets.syntax import MAX_DEPTH, MAX_SECONDS
+from tests.snippets.test_extract import FIXTURES
 
 LANGUAGE = st.sampled_from(sorted(FIXTURES))
 SLOWER_MACHINES = 4

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_repositories import DAY, FIRST_COMMIT, commit, make_repository, run_git
 
 from embed_assets.settings import RepositorySettings
 from embed_assets.snippets.entries import RepositoryError, blob_id_of
@@ -14,6 +13,7 @@ from embed_assets.snippets.git_source import GitSource
 from embed_assets.snippets.package_source import PackageSource, standard_library
 from embed_assets.snippets.repositories import open_source
 from embed_assets.store import Store
+from tests.snippets.made_repositories import DAY, FIRST_COMMIT, commit, make_repository, run_git
 
 
 def opened(path: Path | str, store: Store, **settings: object) -> GitSource:

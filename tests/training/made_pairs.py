@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import polars as pl
-from tiny_models import build
 
 from embed_assets.encoder.load import load_encoder
 from embed_assets.models import CATALOGUE
@@ -12,6 +11,7 @@ from embed_assets.settings import TrainingSettings
 from embed_assets.training.data import TrainingData, prepare
 from embed_assets.training.memory import MemoryPlan
 from embed_assets.training.recipe import Recipe, derive_recipe
+from tests.tiny_models import build
 
 WORDS = ("retry", "webhook", "header", "cache", "reload", "race", "parse", "post", "entries", "fox", "dog", "jumps")
 ONE_GO = MemoryPlan(micro_batch_tokens=256, cached_gradients=False, reason="for tests")
@@ -48,7 +48,7 @@ def tiny_recipe(alias: str = "minilm", **changes: object) -> Recipe:
 
 def tiny_data(folder: Path, alias: str = "minilm", rows: int = 30) -> tuple["Path", TrainingData]:
     """A model's folder (built on the first call) and tokenised rows for it."""
-    from tiny_models import FOLDER_NAMES
+    from tests.tiny_models import FOLDER_NAMES
 
     path = folder / FOLDER_NAMES[alias]
     if not path.exists():

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from made_pairs import pairs_table
-from tiny_models import build
 
 from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.load import load_encoder
@@ -26,6 +24,8 @@ from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob, read_job
 from embed_assets.training.plan import Reuse, Unchanged, plan_training
 from embed_assets.training.standalone import train_to_directory
+from tests.tiny_models import build
+from tests.training.made_pairs import pairs_table
 
 
 def settings_for(model: Path, **training: Any) -> Settings:

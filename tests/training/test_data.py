@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_pairs import pairs_table, tiny_data
 
 from embed_assets.training.data import TrainingData, epoch_batches, make_batch, prepare, read_pairs
 from embed_assets.training.errors import TrainingError
+from tests.training.made_pairs import pairs_table, tiny_data
 
 
 def made_of(queries: list[int], positives: list[int]) -> TrainingData:

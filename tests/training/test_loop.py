@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_pairs import ONE_GO, tiny_data, tiny_recipe
-from tiny_models import BUILDERS
 
 from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.load import load_encoder
@@ -20,6 +18,8 @@ from embed_assets.training.loop import learning_rate_at, train
 from embed_assets.training.memory import MemoryPlan
 from embed_assets.training.step import loss_and_gradients
 from embed_assets.training.validation import ValidationSet, validation_mrr
+from tests.tiny_models import BUILDERS
+from tests.training.made_pairs import ONE_GO, tiny_data, tiny_recipe
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

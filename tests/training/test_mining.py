@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from made_pairs import tiny_data
 
 from embed_assets.encoder.load import load_encoder
 from embed_assets.training.mining import answers, with_mined_negatives
+from tests.training.made_pairs import tiny_data
 
 
 def test_mined_negatives_are_no_answers_and_stand_in_front(tmp_path: Path) -> None:

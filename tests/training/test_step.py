@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_pairs import ONE_GO, tiny_data, tiny_recipe
-from tiny_models import BUILDERS
 
 from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.load import load_encoder
@@ -20,6 +18,8 @@ from embed_assets.training.lora import speed_up_adapter
 from embed_assets.training.memory import MemoryPlan, activation_bytes_per_token, plan_memory
 from embed_assets.training.ranks import Ranks
 from embed_assets.training.step import batch_loss, loss_and_gradients
+from tests.tiny_models import BUILDERS
+from tests.training.made_pairs import ONE_GO, tiny_data, tiny_recipe
 
 CACHED = MemoryPlan(micro_batch_tokens=48, cached_gradients=True, reason="for tests")
 
@@ -100,9 +100,9 @@ WORKER = """
 import sys
 import numpy as np, torch
 from pathlib import Path
-sys.path[:0] = sys.argv[2:]
-from test_step import adapted
-from made_pairs import ONE_GO, tiny_data, tiny_recipe
+sys.path.insert(0, sys.argv[2])
+from tests.training.test_step import adapted
+from tests.training.made_pairs import ONE_GO, tiny_data, tiny_recipe
 from embed_assets.training.adapter import adapter_parameters
 from embed_assets.training.data import make_batch
 from embed_assets.training.loop import train
@@ -146,10 +146,10 @@ def test_two_ranks_have_the_loss_and_gradients_of_the_joint_batch(tmp_path: Path
     path, data = tiny_data(tmp_path)
     script = tmp_path / "worker.py"
     script.write_text(WORKER)
-    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    root = str(Path(__file__).parents[2])
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*command, str(script), str(tmp_path), *folders],
+        [*command, str(script), str(tmp_path), root],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
