@@ -14,14 +14,14 @@ import typer
 
 from embed_assets.cli.options import prepare_dagster, terminal_for_children
 from embed_assets.serving.client import LiveEmbedder, find_service
-from embed_assets.settings import SETTINGS_FILE_VARIABLE, Settings, load_settings
+from embed_assets.settings import SETTINGS_FILE_VARIABLE, load_settings
 from embed_assets.store import Store, StoreError, write_text
 
 PACKAGES = ("networkx", "polars")
 """Always installed with embed_assets, and documented well: real code without a download."""
-SETTINGS = """\
-# Written by `embed-assets demo`, which deletes this folder when it runs again.
-data_dir = "."
+SIGNATURE = "# Written by `embed-assets demo`, which deletes this folder when it runs again.\n"
+SETTINGS = f"""\
+{SIGNATURE}data_dir = "."
 
 [[repositories]]
 source = "package:networkx"
@@ -39,7 +39,6 @@ port = 0
 MARKER = "embed_assets.toml"
 SERVICE_SECONDS = 180.0
 """How long the service may take to load the base model on a slow machine."""
-QUERY = "shortest route between two nodes when some edges have negative weight"
 
 
 def demo(
@@ -58,18 +57,20 @@ def demo(
     started = time.monotonic()
     _say(f"Learning from {' and '.join(PACKAGES)}, as installed here, into {root}")
     with _service(store) as service:
-        before = service.status()["model"]
-        _say(f"A live embedder answers at {service.url} with {before}")
+        from embed_assets.cli import before_and_after
         from embed_assets.night import run_night
 
+        before = before_and_after.ask(service)
+        _say(f"A live embedder answers at {service.url} with {before.model}")
         with terminal_for_children():
             outcome = run_night({})
         if outcome.name == "failed":
             _say(outcome.text)
             raise typer.Exit(1)
-        _show_recall(store)
-        _say(f"Verdict: {outcome.name}\n" + "\n".join(f"  - {reason}" for reason in _reasons(settings)))
-        _show_swap(store, service, before)
+        _say(before_and_after.recall(store))
+        _say(before_and_after.examples(store))
+        _say(f"Verdict: {outcome.name}\n{before_and_after.reasons(settings)}")
+        _say(before_and_after.swap(store, service, before))
     _say(
         f"{(time.monotonic() - started) / 60:.1f} minutes. Next: `make ui` opens the Dagster UI on this state; "
         "`embed-assets init PATH...` starts on your own repositories."
@@ -84,7 +85,7 @@ def _fresh(root: Path) -> Path:
     """
     if root.exists() and any(root.iterdir()):
         marker = root / MARKER
-        if not marker.exists() or marker.read_text(encoding="utf-8") != SETTINGS:
+        if not marker.exists() or not marker.read_text(encoding="utf-8").startswith(SIGNATURE):
             raise StoreError(f"{root} is not empty and no demo wrote it; name another folder with --data-dir")
         if find_service(Store(root)) is not None:
             raise StoreError(f"a service still runs on {root}; stop it, or name another folder with --data-dir")
@@ -127,27 +128,6 @@ def _when_ready(store: Store, process: subprocess.Popen[bytes], log: Path) -> Li
             return service
         time.sleep(0.2)
     raise StoreError(f"the service was not ready after {SERVICE_SECONDS:.0f} s; see {log}")
-
-
-def _show_recall(store: Store) -> None:
-    from embed_assets.checkpoints.verdict import latest_candidate_id, read_report
-    from embed_assets.evaluation.table import recall_table
-
-    if (store.latest_candidate / "report.json").exists():
-        report = read_report(store, latest_candidate_id(store))
-        _say("Recall on held-out queries, before and after:\n" + recall_table(report))
-
-
-def _reasons(settings: Settings) -> list[str]:
-    from embed_assets.state import state_of
-
-    return list(state_of(settings).candidate.get("reasons", ()))
-
-
-def _show_swap(store: Store, service: LiveEmbedder, before: str) -> None:
-    _, answered = service.embed([QUERY], "query")
-    same = "the live model was not replaced" if answered == before else "swapped in without a restart"
-    _say(f"The service that answered with {before} answers with {answered} now: {same}")
 
 
 def _say(text: str) -> None:

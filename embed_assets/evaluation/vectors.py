@@ -74,6 +74,20 @@ def embed(
     return vectors[[row[text] for text in texts]]
 
 
+def stored_vectors(texts: Sequence[str], *, kind: Kind, name: str, space_id: str, root: Path) -> Floats:
+    """What `embed` left on disk of `texts`, in their order: (texts, dim) float32.
+
+    Raises:
+        EvaluationError: one of them is not there.
+    """
+    stored = _read(root / space_id / f"{name}.safetensors")
+    keys = [_digest(kind, text) for text in texts]
+    missing = sum(key not in stored for key in keys)
+    if missing:
+        raise EvaluationError(f"{missing} of {len(keys)} texts have no vector in {root / space_id}; evaluate first")
+    return np.stack([stored[key] for key in keys])
+
+
 def prune(root: Path, keep: Collection[str]) -> None:
     """Removes the vectors of every space but those in `keep`."""
     if root.is_dir():
