@@ -15,8 +15,8 @@ DATA ?=
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "embed_assets needs Python 3.11 or newer, $$($(PYTHON) --version) was found; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+		{ echo "embed_assets needs Python 3.11 to 3.14, as Dagster does; $$($(PYTHON) --version) was found; try: make PYTHON=python3.14 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "this Python lacks the venv module; install it (Debian, Ubuntu: apt-get install python3-venv) and run make again"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

@@ -129,6 +129,13 @@ def of_candidate(store: Store, candidate_id: str) -> Metadata:
     examples = [*improved_examples(report, benchmark, EXAMPLES_SHOWN), *worst_losses(report, benchmark, EXAMPLES_SHOWN)]
     return {
         "candidate": candidate_id,
+        "recall": dg.MetadataValue.md(recall_table(report)),
+        "recall_plot": picture(recall_plot(report), "recall before and after"),
+        "loss_curve": picture(loss_curve_png(read_curve(directory / "curve.jsonl")), "loss over the steps"),
+        "examples": markdown_table(
+            ("query", "answer", "rank before", "rank after"),
+            [(example.query, example.answer, example.rank_before, example.rank_after) for example in examples],
+        ),
         "base_model": training["base_model"],
         "rows": training["rows"],
         "steps": training["steps"],
@@ -137,13 +144,6 @@ def of_candidate(store: Store, candidate_id: str) -> Metadata:
         "samples_per_second": training["samples_per_second"],
         "evaluation_seconds": report.seconds,
         **verdict["figures"],
-        "recall": dg.MetadataValue.md(recall_table(report)),
-        "recall_plot": picture(recall_plot(report), "recall before and after"),
-        "loss_curve": picture(loss_curve_png(read_curve(directory / "curve.jsonl")), "loss over the steps"),
-        "examples": markdown_table(
-            ("query", "answer", "rank before", "rank after"),
-            [(example.query, example.answer, example.rank_before, example.rank_after) for example in examples],
-        ),
         "recipe": dg.MetadataValue.json(training["recipe"]),
         "folder": dg.MetadataValue.path(str(directory)),
     }

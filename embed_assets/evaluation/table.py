@@ -94,7 +94,7 @@ def worst_losses(report: RecallReport, benchmark: Benchmark, n: int = 5) -> list
 
 
 def _examples(report: RecallReport, benchmark: Benchmark) -> list[tuple[float, Example]]:
-    """Every query of the benchmark's plain slices with its gain, largest first."""
+    """Every query of the benchmark's plain slices with its gain, largest first; of equal ones the longest way first."""
     asked = {row["query_id"]: row for row in benchmark.queries.iter_rows(named=True)}
     documents = {row["document_id"]: f"{row['path']} {row['name']}" for row in benchmark.corpus.iter_rows(named=True)}
     found = []
@@ -117,7 +117,7 @@ def _examples(report: RecallReport, benchmark: Benchmark) -> list[tuple[float, E
                 rank_after=after[number],
             )
             found.append((float(gains[number]), example))
-    return sorted(found, key=lambda pair: (-pair[0], pair[1].query))
+    return sorted(found, key=lambda pair: (-pair[0], pair[1].rank_after - pair[1].rank_before, pair[1].query))
 
 
 def _grouped(report: RecallReport, groups_of: Callable[[SliceReport], tuple[str, ...]]) -> list[Row]:
