@@ -172,7 +172,7 @@ class Benchmark:
 
     name: str
     digest: str
-    """Digest over corpus and queries; names the folder it is stored in."""
+    """Digest over corpus, queries and cut-off; names the folder it is stored in."""
     cutoff: int
     """T, seconds since 1970: queries were written after it, the corpus is the tree at it; 0 without history."""
     corpus: pl.DataFrame
@@ -181,16 +181,13 @@ class Benchmark:
     """Schema QUERY_SCHEMA."""
 
     @staticmethod
-    def digest_for(corpus: pl.DataFrame, queries: pl.DataFrame) -> str:
-        """Digest of the content, independent of row order."""
-        documents = sorted(zip(corpus["document_id"].to_list(), corpus["text"].to_list(), strict=True))
+    def digest_for(corpus: pl.DataFrame, queries: pl.DataFrame, cutoff: int) -> str:
+        """Digest of everything that a verdict rests on: every column, and T; independent of row order."""
+        documents = sorted(corpus.select(list(CORPUS_SCHEMA)).rows())
         asked = sorted(
-            (query_id, text, *sorted(relevant))
-            for query_id, text, relevant in zip(
-                queries["query_id"].to_list(), queries["text"].to_list(), queries["relevant"].to_list(), strict=True
-            )
+            queries.select(pl.col("relevant").list.sort(), pl.exclude("relevant")).select(list(QUERY_SCHEMA)).rows()
         )
-        return digest_of_json([documents, asked])
+        return digest_of_json([documents, asked, cutoff])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

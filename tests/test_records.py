@@ -106,7 +106,13 @@ def test_a_benchmark_digest_depends_on_content_and_not_on_order() -> None:
     queries = pl.DataFrame(
         {name: [1, 2] if name == "written_at" else ["u", "v"] for name in QUERY_SCHEMA if name != "relevant"}
     ).with_columns(relevant=pl.Series([["x"], ["y", "x"]]))
-    digest = Benchmark.digest_for(corpus, queries)
-    assert Benchmark.digest_for(corpus.reverse(), queries.reverse()) == digest
-    assert Benchmark.digest_for(corpus.with_columns(text=pl.lit("z")), queries) != digest
-    assert Benchmark.digest_for(corpus, queries.head(1)) != digest
+    digest = Benchmark.digest_for(corpus, queries, 7)
+    shuffled = queries.reverse().with_columns(pl.col("relevant").list.reverse())
+    assert Benchmark.digest_for(corpus.reverse(), shuffled, 7) == digest
+    assert Benchmark.digest_for(corpus, queries.head(1), 7) != digest
+    assert Benchmark.digest_for(corpus, queries, 8) != digest
+    for name in CORPUS_SCHEMA:
+        assert Benchmark.digest_for(corpus.with_columns(pl.lit("z").alias(name)), queries, 7) != digest
+    for name in QUERY_SCHEMA:
+        value = pl.lit(["z"]) if name == "relevant" else pl.lit(3) if name == "written_at" else pl.lit("z")
+        assert Benchmark.digest_for(corpus, queries.with_columns(value.alias(name)), 7) != digest

@@ -124,7 +124,7 @@ def import_beir(folder: Path, *, name: str = "") -> Benchmark:
     query_table = pl.DataFrame(queries, schema=dict(QUERY_SCHEMA))
     benchmark = Benchmark(
         name=name or folder.name,
-        digest=Benchmark.digest_for(corpus_table, query_table),
+        digest=Benchmark.digest_for(corpus_table, query_table, cutoff=0),
         cutoff=0,
         corpus=corpus_table,
         queries=query_table,
@@ -151,7 +151,7 @@ def _contradiction(benchmark: Benchmark) -> str:
     missing = asked_for.join(corpus, on="document_id", how="anti")
     if missing.height:
         return f"{missing.height} relevant documents are not in the corpus, such as {missing['document_id'][0]}"
-    digest = Benchmark.digest_for(corpus, queries)
+    digest = Benchmark.digest_for(corpus, queries, benchmark.cutoff)
     return "" if digest == benchmark.digest else f"its content has the digest {digest}, it claims {benchmark.digest}"
 
 

@@ -51,7 +51,9 @@ def build_guard(training: list[Proposal], sketches: Sketches, cache: Path, *, qu
     documents = asked | {function.definition_id for function in beside[:room]}
     corpus = library.table().filter(pl.col("document_id").is_in(sorted(documents)))
     table = pl.DataFrame([_query(function, text) for function, text in kept], schema=dict(QUERY_SCHEMA))
-    return Benchmark(name="guard", digest=Benchmark.digest_for(corpus, table), cutoff=0, corpus=corpus, queries=table)
+    return Benchmark(
+        name="guard", digest=Benchmark.digest_for(corpus, table, cutoff=0), cutoff=0, corpus=corpus, queries=table
+    )
 
 
 def _drawn(library: Corpus, most: int) -> list[tuple[Function, str]]:

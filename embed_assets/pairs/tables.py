@@ -57,7 +57,11 @@ def benchmark_of(test: Sequence[Proposal], corpus: Corpus, cutoff: int) -> Bench
     queries = pl.DataFrame(rows, schema=dict(QUERY_SCHEMA)).sort("query_id")
     documents = corpus.table()
     return Benchmark(
-        name="test", digest=Benchmark.digest_for(documents, queries), cutoff=cutoff, corpus=documents, queries=queries
+        name="test",
+        digest=Benchmark.digest_for(documents, queries, cutoff),
+        cutoff=cutoff,
+        corpus=documents,
+        queries=queries,
     )
 
 

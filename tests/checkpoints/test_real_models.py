@@ -63,7 +63,7 @@ def benchmark_of(name: str, modules: list[ModuleType], count: int) -> Benchmark:
         ],
         schema=dict(QUERY_SCHEMA),
     )  # fmt: skip
-    digest = Benchmark.digest_for(corpus, queries)
+    digest = Benchmark.digest_for(corpus, queries, 0)
     return Benchmark(name=name, digest=digest, cutoff=0, corpus=corpus, queries=queries)
 
 
@@ -117,7 +117,7 @@ def test_a_better_model_is_promoted_and_loads_everywhere_and_a_worse_one_is_not(
     base = spoilt(minilm, tmp_path / "spoilt", 0.5)
     candidate(store, FIRST, minilm, base)
     evaluate_candidate(plan_evaluation(settings, store))
-    verdict = judge(store, settings.gate)
+    verdict = judge(store, settings.gate, FIRST)
     assert verdict.promote, verdict.reasons
     assert promote(store, None, settings.gate).checkpoint_id == FIRST
 

@@ -50,7 +50,7 @@ def make_benchmark(name: str, count: int, *, source: str = "docstring", cutoff: 
         ],
         schema=dict(QUERY_SCHEMA),
     )
-    digest = Benchmark.digest_for(corpus, queries)
+    digest = Benchmark.digest_for(corpus, queries, cutoff)
     return Benchmark(name=name, digest=digest, cutoff=cutoff, corpus=corpus, queries=queries)
 
 

@@ -53,12 +53,18 @@ def a_benchmark(texts: list[str] | None = None, *, cutoff: int = 0) -> Benchmark
         ],
         schema=dict(QUERY_SCHEMA),
     )
-    digest = Benchmark.digest_for(corpus, queries)
+    digest = Benchmark.digest_for(corpus, queries, cutoff)
     return Benchmark(name="test", digest=digest, cutoff=cutoff, corpus=corpus, queries=queries)
 
 
 def same(left: Benchmark, right: Benchmark) -> bool:
     return left.digest == right.digest and left.corpus.equals(right.corpus) and left.queries.equals(right.queries)
+
+
+def test_a_new_cutoff_is_a_new_benchmark_although_the_questions_are_the_same(tmp_path: Path) -> None:
+    before, after = (write_benchmark(a_benchmark(cutoff=cutoff), tmp_path) for cutoff in (77, 78))
+    assert before != after
+    assert (read_benchmark(before).cutoff, read_benchmark(after).cutoff) == (77, 78)
 
 
 def test_a_benchmark_survives_the_disk(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def a_benchmark(query: str = "retry failed webhooks after a timeout", cutoff: in
         "relevant": ["judged"],
     }
     queries = pl.DataFrame([row], schema=dict(QUERY_SCHEMA))
-    digest = Benchmark.digest_for(corpus, queries)
+    digest = Benchmark.digest_for(corpus, queries, cutoff)
     return Benchmark(name="test", digest=digest, cutoff=cutoff, corpus=corpus, queries=queries)
 
 
