@@ -7,7 +7,7 @@ sides; then what stands too near to what is judged is taken out; then everything
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -40,7 +40,7 @@ from embed_assets.snippets.repositories import Source, open_source
 from embed_assets.snippets.tree import snippets_at, tree_filter
 from embed_assets.store import Store, StoreError, file_sha256, point_link, write_file, write_json, write_text
 
-PAIRS_VERSION = "1"
+PAIRS_VERSION = "2"
 """Raise it whenever the same repositories would yield other pairs: the next night builds them anew."""
 EXAMPLES = 12
 FUTURE_SECONDS = 86_400
@@ -66,6 +66,23 @@ class _Night:
         started = time.monotonic()
         yield
         self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 3)
+
+    @contextmanager
+    def reading(self, repository: str) -> Iterator[None]:
+        """A repository that cannot be read is named in `failed`; the night goes on without it."""
+        try:
+            yield
+        except RepositoryError as error:
+            self.failed[repository] = str(error)
+
+    def require(self, readable: Sized) -> None:
+        """
+        Raises:
+            PairsError: no repository is left.
+        """
+        if not readable:
+            reasons = " | ".join(f"{name}: {reason}" for name, reason in self.failed.items())
+            raise PairsError(f"no repository can be read, so there are no pairs. {reasons}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,33 +115,49 @@ def build_pairs(settings: Settings, store: Store) -> PairsManifest:
     with ExitStack() as stack:
         sources = _open(night, stack)
         inputs = _inputs_digest(night, sources)
-        if (unchanged := _unchanged(store, inputs)) is not None:
+        if (unchanged := _unchanged(night, inputs)) is not None:
             return unchanged
-        with night.step("history"):
-            repositories = [_with_history(night, repository, source) for repository, source in sources]
+        repositories = _with_histories(night, sources)
         sides = _sides(night, repositories)
-        with night.step("trees"):
-            corpus = corpus_of([_tree(night, repository, sides) for repository in repositories])
+        trees = _trees(night, repositories, sides)
+        corpus = corpus_of(list(trees.values()))
         with night.step("queries"):
-            proposals = _proposals(night, repositories, corpus, sides)
+            readable = [repository for repository in repositories if repository.settings.name in trees]
+            proposals = _proposals(night, readable, corpus, sides)
     return _write(night, sides, corpus, proposals, inputs, started)
 
 
 def _open(night: _Night, stack: ExitStack) -> list[tuple[RepositorySettings, Source]]:
     sources = []
     for repository in night.settings.repositories:
-        try:
+        with night.reading(repository.name):
             source = open_source(repository, night.store)
-        except RepositoryError as error:
-            night.failed[repository.name] = str(error)
-            continue
-        stack.callback(source.close)
-        night.notes += [source.notice] if source.notice else []
-        sources.append((repository, source))
-    if not sources:
-        reasons = " | ".join(f"{name}: {reason}" for name, reason in night.failed.items())
-        raise PairsError(f"no repository can be read, so there are no pairs. {reasons}")
+            stack.callback(source.close)
+            night.notes += [source.notice] if source.notice else []
+            sources.append((repository, source))
+    night.require(sources)
     return sources
+
+
+def _with_histories(night: _Night, sources: list[tuple[RepositorySettings, Source]]) -> list[_Repository]:
+    repositories = []
+    with night.step("history"):
+        for repository, source in sources:
+            with night.reading(repository.name):
+                repositories.append(_with_history(night, repository, source))
+    night.require(repositories)
+    return repositories
+
+
+def _trees(night: _Night, repositories: list[_Repository], sides: Sides) -> dict[str, pl.DataFrame]:
+    """Repository -> its tree at T, of those that can be read."""
+    trees = {}
+    with night.step("trees"):
+        for repository in repositories:
+            with night.reading(repository.settings.name):
+                trees[repository.settings.name] = _tree(night, repository, sides)
+    night.require(trees)
+    return trees
 
 
 def _with_history(night: _Night, repository: RepositorySettings, source: Source) -> _Repository:
@@ -260,8 +293,12 @@ def _inputs_digest(night: _Night, sources: list[tuple[RepositorySettings, Source
     )
 
 
-def _unchanged(store: Store, inputs: str) -> PairsManifest | None:
-    """The manifest that is there, if it was made from the same inputs and all it speaks of is there too."""
+def _unchanged(night: _Night, inputs: str) -> PairsManifest | None:
+    """The manifest that is there, if it was made from the same inputs and all it speaks of is there too.
+
+    A repository that broke off while it was read is tried again: what was missing may be there now.
+    """
+    store = night.store
     paths = (store.pairs_manifest, store.pairs, store.splits, store.current_benchmark, store.guard_benchmark)
     if not all(path.exists() for path in paths):
         return None
@@ -270,7 +307,11 @@ def _unchanged(store: Store, inputs: str) -> PairsManifest | None:
     except StoreError:
         return None
     named = (store.current_benchmark.resolve().name, store.guard_benchmark.resolve().name)
-    same = manifest.inputs_digest == inputs and named == (manifest.benchmark_digest, manifest.guard_digest)
+    same = (
+        manifest.inputs_digest == inputs
+        and manifest.failed.keys() == night.failed.keys()
+        and named == (manifest.benchmark_digest, manifest.guard_digest)
+    )
     sides = read_sides(store.splits)
     return manifest if same and sides is not None and sides.cutoff == manifest.cutoff else None
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import git
 import polars as pl
 import pytest
 
@@ -15,7 +16,9 @@ from embed_assets.records import PAIR_SCHEMA, query_digest
 from embed_assets.settings import Settings
 from embed_assets.store import Store, read_json
 from tests.pairs.shop import MODULES, TOPICS, VERBS, Shop, settings_for
-from tests.pairs.written_history import WrittenHistory
+from tests.pairs.written_history import WrittenHistory, function
+
+DOC = "Weighs every parcel twice before the courier comes to fetch them all."
 
 pytestmark = pytest.mark.usefixtures("small_guard")
 
@@ -163,6 +166,36 @@ def test_one_bad_repository_does_not_lose_the_night(shop: Shop, store: Store, tm
     manifest = build_pairs(settings_for(shop.written.path, tmp_path / "absent"), store)
     assert list(manifest.failed) == ["absent"]
     assert set(manifest.by_repository) == {"shop"}
+
+
+def test_a_repository_that_breaks_off_while_it_is_read_is_named_and_tried_again(
+    shop: Shop, store: Store, tmp_path: Path
+) -> None:
+    """A blob of an old version is missing, as in a partial clone: opening succeeds, reading the history does not."""
+    shop.go_on(20)
+    torn = WrittenHistory(tmp_path / "torn.git")
+    for number in range(3):
+        torn.commit(
+            f"Weigh parcels in pounds {number}", {"parcel.py": function("weigh", f"value += {number}", doc=DOC)}
+        )
+    torn.write()
+    blob = git.Repo(torn.path).git.rev_parse("main~1:parcel.py")
+    missing = torn.path / "objects" / blob[:2] / blob[2:]
+    missing.rename(tmp_path / "aside")
+    settings = settings_for(shop.written.path, torn.path)
+
+    manifest = build_pairs(settings, store)
+    assert blob in manifest.failed["torn"] and "git fetch --refetch" in manifest.failed["torn"]
+    assert set(manifest.by_repository) == {"shop"}
+    (tmp_path / "aside").rename(missing)
+    mended = build_pairs(settings, store)
+    assert not mended.failed
+    assert mended.corpus == manifest.corpus + 1
+
+    only = settings_for(torn.path)
+    missing.rename(tmp_path / "aside")
+    with pytest.raises(PairsError, match=f"no repository can be read.*torn.*{blob}"):
+        build_pairs(only, Store(tmp_path / "other"))
 
 
 @pytest.mark.parametrize(
