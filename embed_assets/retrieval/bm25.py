@@ -4,6 +4,7 @@ Scoring is bm25s' (Lù 2024, arXiv 2407.03618; Lucene's variant, k1 = 1.5, b = 0
 code is written in identifiers and asked for in words.
 """
 
+import logging
 import re
 from collections.abc import Iterator, Sequence
 
@@ -41,6 +42,7 @@ class BM25:
     def __init__(self, texts: Sequence[str]) -> None:
         import bm25s
 
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import asks for DEBUG
         self.documents = len(texts)
         tokens = [tokenize(text) for text in texts]
         self._index = bm25s.BM25(method="lucene", k1=1.5, b=0.75) if any(tokens) else None

@@ -1,5 +1,6 @@
 """The tokeniser on identifiers, and scores against BM25's formula written out."""
 
+import logging
 import math
 
 import numpy as np
@@ -51,3 +52,10 @@ def test_blocks_together_are_the_whole() -> None:
 
 def test_a_corpus_without_words_scores_zero() -> None:
     assert not BM25(["", "++"]).scores(["anything"]).any()
+
+
+def test_indexing_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """bm25s sets its own logger to DEBUG, which would fill the night's log."""
+    with caplog.at_level(logging.DEBUG):
+        BM25(["retry the webhook", "parse the header"])
+    assert caplog.records == []
