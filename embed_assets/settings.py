@@ -152,6 +152,15 @@ class GateSettings(Section):
     """How far recall@10 may fall, as a share."""
 
 
+class RetentionSettings(Section):
+    """How much of the past stays on disk. Reports, verdicts and the history always do (docs/checkpoints.md)."""
+
+    checkpoints: int = Field(default=5, ge=0)
+    """Checkpoints kept for a rollback, newest first, besides the live one and the one before it."""
+    candidates: int = Field(default=3, ge=1)
+    """Candidates whose weights are kept, newest first."""
+
+
 class ServingSettings(Section):
     """The live embedder."""
 
@@ -220,6 +229,7 @@ class Settings(BaseSettings):
     pairs: PairsSettings = PairsSettings()
     training: TrainingSettings = TrainingSettings()
     gate: GateSettings = GateSettings()
+    retention: RetentionSettings = RetentionSettings()
     serving: ServingSettings = ServingSettings()
     schedule: ScheduleSettings = ScheduleSettings()
     alerts: AlertSettings = AlertSettings()

@@ -152,7 +152,9 @@ def _previous(store: Store, current: str) -> str:
 
 def _known_checkpoint(store: Store, checkpoint_id: str) -> Path:
     if checkpoint_id not in checkpoint_ids(store):
-        raise RollbackError(f"there is no checkpoint {checkpoint_id!r}. {_known(store)}")
+        was_live = any(event["id"] == checkpoint_id for event in read_lines(store.history))
+        gone = f"checkpoint {checkpoint_id} was removed to make room (retention.checkpoints)"
+        raise RollbackError(f"{gone if was_live else f'there is no checkpoint {checkpoint_id!r}'}. {_known(store)}")
     return store.checkpoint(checkpoint_id)
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from embed_assets.checkpoints.live import live_model
 from embed_assets.checkpoints.promote import PromotionRefusedError, promote
+from embed_assets.checkpoints.retention import prune
 from embed_assets.checkpoints.verdict import judge
 from embed_assets.defs import metadata
 from embed_assets.defs.child import run_in_child
@@ -97,6 +98,8 @@ def finetuned_adapter(
     context: dg.AssetExecutionContext, config: TrainingOverrides, project: Project, child: dg.PipesSubprocessClient
 ) -> Iterator[dg.MaterializeResult[None]]:
     settings, store = project.settings(config.overrides()), project.store
+    if removed := prune(store, settings.retention):
+        context.log.info(removed.line)
     plan = plan_training(settings, store, force=config.force)
     if isinstance(plan, Unchanged):
         context.log.info(f"unchanged: {plan.reason}")

@@ -112,5 +112,8 @@ def _candidate(store: Store, candidate_id: str | None) -> Path:
         said = "no candidate was trained yet" if candidate_id is None else f"there is no candidate {candidate_id!r}"
         raise EvaluationError(f"{said} under {store.candidates}; train one with `embed-assets run`")
     if not (folder / "training.json").is_file() or not (folder / "model").is_dir():
-        raise EvaluationError(f"candidate {folder.name} is unfinished: training.json or model/ is missing; train again")
+        reason = "is unfinished: training.json or model/ is missing"
+        if (folder / "report.json").is_file():
+            reason = "was evaluated and its weights were removed to make room (retention.candidates)"
+        raise EvaluationError(f"candidate {folder.name} {reason}; train again")
     return folder
