@@ -7,7 +7,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from embed_assets.definitions import defs, project
-from embed_assets.defs.sensors import failed_checks, failed_steps, tell_of_run
+from embed_assets.defs.sensors import failed_checks, failed_steps, refusals, tell_of_run
 
 GATE_CHECKS = ("no_leakage", "recall_beats_live", "guard_not_regressed", "not_trained_on_the_test")
 
@@ -46,8 +46,9 @@ def outcome_of(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) 
     """Reads the outcome off the run's own events."""
     run_id = result.run_id
     checks = tuple(failed_checks(instance, run_id))
-    if any(f".{name}:" in check for check in checks for name in GATE_CHECKS):
-        return NightOutcome(name="refused", run_id=run_id, reasons=checks)
+    at_the_door = tuple(refusals(instance, run_id))
+    if at_the_door or any(f".{name}:" in check for check in checks for name in GATE_CHECKS):
+        return NightOutcome(name="refused", run_id=run_id, reasons=(*checks, *at_the_door))
     if not result.success:
         return NightOutcome(name="failed", run_id=run_id, reasons=(*checks, *failed_steps(instance, run_id)))
     materialised = {

@@ -1,4 +1,4 @@
-"""The gate's word on a stored candidate: read its report, decide, keep the verdict beside it."""
+"""The gate's word on a stored candidate: read its report, decide, and, once, keep the verdict beside it."""
 
 from pathlib import Path
 
@@ -9,18 +9,28 @@ from embed_assets.settings import GateSettings
 from embed_assets.store import Store, StoreError, read_json, write_json
 
 
-def judge(store: Store, policy: GateSettings, candidate_id: str | None = None) -> Verdict:
-    """Judges a candidate (the latest when none is named) and writes its verdict.json.
+def judge(store: Store, policy: GateSettings, candidate_id: str) -> Verdict:
+    """Judges a candidate after its evaluation and writes its verdict.json, which counts as one attempt.
 
     Raises:
         StoreError: there is no such candidate, or it has no report yet.
         ReportCorruptError: its report was altered.
         GateError: its report contradicts itself.
     """
-    name = candidate_id if candidate_id is not None else latest_candidate_id(store)
-    verdict = decide(read_report(store, name), policy)
-    write_verdict(store, name, verdict)
+    verdict = decide(read_report(store, candidate_id), policy)
+    write_verdict(store, candidate_id, verdict)
     return verdict
+
+
+def latest_verdict(store: Store, policy: GateSettings) -> Verdict:
+    """What the gate says now of the latest candidate; writes nothing.
+
+    Raises:
+        StoreError: there is no candidate, or it has no report yet.
+        ReportCorruptError: its report was altered.
+        GateError: its report contradicts itself.
+    """
+    return decide(read_report(store, latest_candidate_id(store)), policy)
 
 
 def read_report(store: Store, candidate_id: str) -> RecallReport:

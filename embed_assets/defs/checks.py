@@ -1,10 +1,12 @@
 """The promotion gate as Dagster shows it. Checks only judge the report; `checkpoints.promote` judges it again."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 import polars as pl
 
 from embed_assets.checkpoints.live import live_model
-from embed_assets.checkpoints.verdict import judge
+from embed_assets.checkpoints.verdict import latest_verdict
 from embed_assets.defs import metadata
 from embed_assets.defs.assets import code_snippets, contrastive_pairs, finetuned_adapter, live_embedder_reload
 from embed_assets.defs.resources import Project
@@ -13,6 +15,11 @@ from embed_assets.pairs.leakage import find_leaks, summary
 from embed_assets.serving.client import find_service
 from embed_assets.snippets.collect import read_manifest
 
+GATE = {
+    "recall_beats_live": "On held-out queries the candidate finds code better than the live model, beyond chance.",
+    "guard_not_regressed": "On general queries, about the standard library, the candidate forgot nothing that matters.",
+    "not_trained_on_the_test": "Neither candidate nor live model was ever trained on a query that it is judged by.",
+}
 PROBE = "where do we retry failed webhooks"
 EXAMPLES_SHOWN = 10
 
@@ -52,31 +59,18 @@ def no_leakage(project: Project) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(
-    asset=finetuned_adapter,
-    blocking=True,
-    description="On held-out queries the candidate finds code better than the live model, beyond chance.",
+@dg.multi_asset_check(
+    specs=[
+        dg.AssetCheckSpec(name, asset=finetuned_adapter, blocking=True, description=description)
+        for name, description in GATE.items()
+    ],
+    can_subset=True,
+    description="The gate decides once on the candidate's report; each of its checks shows its part.",
 )
-def recall_beats_live(project: Project) -> dg.AssetCheckResult:
-    return _of_the_gate(project, "recall_beats_live")
-
-
-@dg.asset_check(
-    asset=finetuned_adapter,
-    blocking=True,
-    description="On general queries, about the standard library, the candidate has forgotten nothing that matters.",
-)
-def guard_not_regressed(project: Project) -> dg.AssetCheckResult:
-    return _of_the_gate(project, "guard_not_regressed")
-
-
-@dg.asset_check(
-    asset=finetuned_adapter,
-    blocking=True,
-    description="Neither the candidate nor the live model was ever trained on a query that it is judged by.",
-)
-def not_trained_on_the_test(project: Project) -> dg.AssetCheckResult:
-    return _of_the_gate(project, "not_trained_on_the_test")
+def promotion_gate(context: dg.AssetCheckExecutionContext, project: Project) -> Iterator[dg.AssetCheckResult]:
+    verdict = latest_verdict(project.store, project.settings().gate)
+    for key in sorted(context.selected_asset_check_keys):
+        yield metadata.check_result(verdict.checks[key.name], verdict)
 
 
 @dg.asset_check(asset=live_embedder_reload, description="Over HTTP, the promoted checkpoint is what answers.")
@@ -93,16 +87,9 @@ def promoted_checkpoint_answers(project: Project) -> dg.AssetCheckResult:
     )
 
 
-def _of_the_gate(project: Project, name: str) -> dg.AssetCheckResult:
-    verdict = judge(project.store, project.settings().gate)
-    return metadata.check_result(verdict.checks[name], verdict)
-
-
 CHECKS = (
     repositories_readable,
     no_leakage,
-    recall_beats_live,
-    guard_not_regressed,
-    not_trained_on_the_test,
+    promotion_gate,
     promoted_checkpoint_answers,
 )

@@ -18,6 +18,8 @@ from embed_assets.store import Store, read_json
 
 Metadata = dict[str, Any]
 EXAMPLES_SHOWN = 8
+REFUSED = "refused"
+"""Key in the metadata of a failed step: the gate, at the door, refused the promotion."""
 EXAMPLE_CHARACTERS = 300
 
 
@@ -82,7 +84,7 @@ def of_checkpoint(store: Store, checkpoint: Checkpoint) -> Metadata:
 
 
 def of_refusal(refusal: PromotionRefusedError) -> Metadata:
-    return {"refused": markdown_table(("reason",), [(reason,) for reason in refusal.reasons])}
+    return {REFUSED: markdown_table(("reason",), [(reason,) for reason in refusal.reasons])}
 
 
 def line_of_pairs(manifest: PairsManifest) -> str:
@@ -160,6 +162,8 @@ def of_reload(url: str, checkpoint_id: str, answer: Mapping[str, Any]) -> Metada
 def check_result(check: Check, verdict: Verdict) -> dg.AssetCheckResult:
     """A check of the gate, with the verdict's figures."""
     return dg.AssetCheckResult(
+        asset_key="finetuned_adapter",
+        check_name=check.name,
         passed=check.passed,
         severity=dg.AssetCheckSeverity.ERROR,
         description=check.description,

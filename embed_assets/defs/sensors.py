@@ -1,10 +1,13 @@
 """Tells people when a night's run or one of its checks failed: once a run, whichever of the two was seen first."""
 
+import re
 from collections.abc import Sequence
+from typing import Any
 
 import dagster as dg
 
 from embed_assets.alerts import Alert, send_alert
+from embed_assets.defs import metadata
 from embed_assets.defs.resources import Project
 
 
@@ -26,9 +29,29 @@ def failed_steps(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     said = []
     for event in _events(instance, run_id, dg.DagsterEventType.STEP_FAILURE):
         failure = event.step_failure_data
-        given = failure.user_failure_data.description if failure.user_failure_data else failure.error_display_string
-        said.append(f"{event.step_key}: {first_line(given or 'failed')}")
+        given = failure.user_failure_data.description if failure.user_failure_data else None
+        said.append(f"{event.step_key}: {first_line(given or _cause(failure.error) or 'failed')}")
     return said
+
+
+def _cause(error: Any) -> str:
+    """What the stage itself said, out of Dagster's SerializableErrorInfo; our own errors need no class name."""
+    while error is not None and error.cause is not None:
+        if error.message.startswith("embed_assets."):
+            break
+        error = error.cause
+    return re.sub(r"^embed_assets\.[\w.]+: ", "", error.message) if error is not None else ""
+
+
+def refusals(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """What promotion said at the door, where it refused although no check of the same run had failed."""
+    return [
+        said
+        for event, said in zip(
+            _events(instance, run_id, dg.DagsterEventType.STEP_FAILURE), failed_steps(instance, run_id), strict=True
+        )
+        if (given := event.step_failure_data.user_failure_data) is not None and metadata.REFUSED in given.metadata
+    ]
 
 
 def _events(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType) -> list[dg.DagsterEvent]:

@@ -117,7 +117,7 @@ def test_a_worse_candidate_is_refused_on_every_way_in(store: Store) -> None:
     worse = [rank + 5 for rank in ranks]
     parts = (one_slice("docstring", ranks, worse), one_slice("guard", guard, [rank + 5 for rank in guard]))
     write_report(store, FIRST, fitting(store, FIRST, parts))
-    assert not judge(store, POLICY).promote
+    assert not judge(store, POLICY, FIRST).promote
     for _ in range(2):
         said = refused(store)
         assert "gain -" in said

@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from embed_assets.alerts import Alert
+from embed_assets.alerts import Alert, AlertError
 from embed_assets.defs import sensors
 from embed_assets.defs.resources import Project
 from embed_assets.defs.sensors import failed_checks, failed_steps, tell_of_run
@@ -73,3 +73,18 @@ def test_a_good_run_is_not_told(told: list[Alert]) -> None:
         result = dg.materialize([model], instance=instance)
         assert not tell_of_run(instance, result.dagster_run, Project())
     assert told == []
+
+
+def test_a_step_that_raises_is_told_by_its_cause_and_not_by_dagsters_frame() -> None:
+    @dg.asset
+    def ours() -> None:
+        raise AlertError("the webhook is gone\nand more") from ValueError("x")
+
+    @dg.asset
+    def theirs() -> None:
+        raise OSError(28, "No space left on device")
+
+    with dg.instance_for_test() as instance:
+        result = dg.materialize([ours, theirs], instance=instance, raise_on_error=False)
+        said = set(failed_steps(instance, result.run_id))
+    assert said == {"ours: the webhook is gone", "theirs: OSError: [Errno 28] No space left on device"}
