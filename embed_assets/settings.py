@@ -97,7 +97,7 @@ class PairsSettings(Section):
     max_commits: int = Field(default=20_000, ge=1)
     """Read at most so many of the newest commits of each repository."""
     test_queries: int = Field(default=300, ge=20)
-    """Aim for so many held-out commit queries; the cut-off moves forward once there are twice as many."""
+    """Aim for so many held-out commit queries; they are frozen until a tenth of them can be renewed."""
     hard_negatives: int = Field(default=1, ge=0, le=15)
     """Mined negatives of each training row."""
     queries_file: Path | None = None

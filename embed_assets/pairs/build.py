@@ -20,7 +20,7 @@ from embed_assets.pairs.guard import build_guard
 from embed_assets.pairs.history import History, read_history
 from embed_assets.pairs.manifest import PairsError, PairsManifest, counts, digest_of_pairs, notes_on, read_manifest
 from embed_assets.pairs.separation import Sketches, merge_repeated, separate, without_learnt
-from embed_assets.pairs.sides import Sides, decide_sides, read_sides, write_sides
+from embed_assets.pairs.sides import Sides, decide_files, decide_sides, read_sides, write_sides
 from embed_assets.pairs.sources import (
     AnsweredIssue,
     Past,
@@ -121,6 +121,7 @@ def build_pairs(settings: Settings, store: Store) -> PairsManifest:
         sides = _sides(night, repositories)
         trees = _trees(night, repositories, sides)
         corpus = corpus_of(list(trees.values()))
+        sides = _files(night, sides, corpus)
         with night.step("queries"):
             readable = [repository for repository in repositories if repository.settings.name in trees]
             proposals = _proposals(night, readable, corpus, sides)
@@ -190,6 +191,17 @@ def _sides(night: _Night, repositories: list[_Repository]) -> Sides:
     if sides != previous:
         write_sides(night.store.splits, sides)
     return sides
+
+
+def _files(night: _Night, sides: Sides, corpus: Corpus) -> Sides:
+    """The sides, with one for every file of the corpus."""
+    documented: dict[str, Counter[str]] = {}
+    for function in corpus.documents():
+        documented.setdefault(function.repository, Counter())[function.path] += bool(function.doc)
+    decided = decide_files(sides, documented)
+    if decided != sides:
+        write_sides(night.store.splits, decided)
+    return decided
 
 
 def _tree(night: _Night, repository: _Repository, sides: Sides) -> pl.DataFrame:

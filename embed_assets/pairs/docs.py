@@ -71,6 +71,8 @@ def doc_query(doc: str) -> Cleaned:
     text = _inline(paragraph)
     if _BOILERPLATE.match(paragraph) or _BOILERPLATE.match(text):
         return Cleaned("", "doc_boilerplate")
+    if paragraph.endswith(":"):
+        text = _without_introduction(text)
     text = _shortened(text)
     if len(set(content_words(text))) < LEAST_WORDS:
         return Cleaned("", "doc_too_short")
@@ -113,6 +115,12 @@ def _inline(text: str) -> str:
     text = _JAVADOC_INLINE.sub(lambda found: found[1].replace("#", " ").strip(), text)
     text = _URL.sub(" ", _MARKDOWN_LINK.sub(r"\1", text))
     return _DANGLING_SECTION.sub("", one_line(_MARKUP.sub("", text))).rstrip(":").strip()
+
+
+def _without_introduction(text: str) -> str:
+    """Without a last sentence that only announced the list or the example that was cut."""
+    sentences = _SENTENCE_END.split(text)
+    return " ".join(sentences[:-1]) if len(sentences) > 1 else text
 
 
 def _shortened(text: str) -> str:

@@ -16,6 +16,7 @@ from embed_assets.pairs.sides import Sides
 from embed_assets.pairs.wording import says_more_than
 from embed_assets.records import Split, digest_of
 from embed_assets.snippets.extract import snippet_id_of
+from embed_assets.snippets.languages import is_test
 
 MOST_ANSWERS = 3
 """A query that more functions answer tells none of them from the others."""
@@ -116,17 +117,24 @@ def _changed(
     changes: Sequence[tuple[Commit, tuple[ChangedFunction, ...]]],
     group_id: str,
 ) -> Proposal | str:
-    """The proposal, or why there is none: not in the tree at T, too many functions, or only their names are said."""
+    """The proposal, or why there is none: what changed is known for a test by the path it has at T, it waits for the
+    next T, is not in the tree at T, has too many functions, or only their names are said."""
     written_at = max(commit.committed_at for commit, _ in changes)
     placed: dict[str, tuple[ChangedFunction, Function]] = {}
     for commit, functions in sorted(changes, key=lambda change: change[0].committed_at):
         for function in functions:
             place = _function_at(past, commit, function)
-            placed[place.definition_id] = (function, place)
-    if past.sides.cutoff:
-        split = past.sides.of_time(written_at)
-    else:
-        split = past.sides.of_files((past.repository, place.path) for _, place in placed.values())
+            if not is_test(place.path, place.language, place.scope, place.name):
+                placed[place.definition_id] = (function, place)
+    if not placed:
+        return f"{source}_only_tests"
+    split = (
+        past.sides.of_time(written_at)
+        if past.sides.cutoff
+        else past.sides.of_files((past.repository, place.path) for _, place in placed.values())
+    )
+    if split is None:
+        return f"{source}_waits"
     if split == "train":
         answers = [place for _, place in placed.values()]
     else:

@@ -53,12 +53,30 @@ _RELEASE = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _FORMATTING = re.compile(
-    r"""^\W*(?:(?:run|apply|use|add|fix(?:es|ed)?|more|auto)?[\s-]*)?
+    r"""^\W*(?:(?:run|apply|use|add|fix(?:es|ed)?|correct|auto)?[\s-]*
+               (?:an?|some|(?:a\ )?few|more|minor|small|several|various)?[\s-]*)?
         (?:black|isort|gofmt|go\ fmt|goimports|rustfmt|cargo\ fmt|mix\ format|prettier|clang-format|eslint|flake8|ruff
            |pep-?8|pyupgrade|autopep8|lint(?:er|ing|s)?|clippy|format(?:ting|ter)?|reformat|white\ ?space
-           |indent(?:ation)?|typos?|spelling|code\ style|style\ fix(?:es)?)\b(?=.{0,40}$)""",
+           |indent(?:ation)?|code\ style|style\ fix(?:es)?)\b(?=.{0,40}$)
+        | ^\W*(?:fix(?:es|ed)?|correct)\s+(?:an?|some|(?:a\ )?few|more|minor|small|several|various)?\s*
+          (?:typos?|spelling)\b(?=.{0,60}$)""",
     re.IGNORECASE | re.VERBOSE,
 )
+_ABOUT_TEXT = re.compile(
+    r"""^\W*(?:(?:\w+:\s+)?(?:add(?:s|ed)?|update[sd]?|fix(?:es|ed)?|improve[sd]?|tweak(?:s|ed)?|clarif(?:y|ies|ied)
+        |correct(?:s|ed)?|clean\ ?up|rewrite|reword(?:s|ed)?|expand(?:s|ed)?|polish(?:es|ed)?|mention)\s+)
+        (?:(?!\b(?:and|with|but|so|when|if|add|fix)\b)[^,;:]){0,40}
+        \b(?:change\ ?log|changes?\ file|readme|release\ notes|doc\ ?strings?|documentation|docs?|comments?|javadocs?
+           |moduledocs?|typespecs?|copyright|licen[cs]e\ headers?)\b
+        (?:(?!\b(?:and|but|so)\b)[^,;]){0,30}$""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Changes what is written about code; the code that changed with it is a side effect."""
+_LEFT_HANGING = re.compile(
+    r"(?:[\s.,;:]+(?:to|for|and|or|this|that|it|which|should|as|see|in|of|by|with|from|the|an?|per|via|also|will|may))+[\s.,;:]*$",
+    re.IGNORECASE,
+)
+"""What a reference leaves behind when it is cut: "... to be removed. This should" (fix #12)."""
 _BOT = re.compile(
     r"\[bot\]|\bdependabot\b|\brenovate\b|\bgreenkeeper\b|\bsnyk-bot\b|\bpyup-bot\b|\bgithub-actions\b|\bpre-commit-ci\b"
     r"|\ballcontributors\b|\bmergify\b|\bweblate\b|\bcrowdin\b|\bcopybara\b|\bsemantic-release-bot\b|\brelease-please\b",
@@ -73,7 +91,7 @@ def written_by_bot(author: str) -> bool:
 
 def subject_query(subject: str) -> Cleaned:
     """The query that a subject makes, or why it makes none: `subject_revert`, `subject_merge`, `subject_fixup`,
-    `subject_release`, `subject_formatting`, `subject_too_short`."""
+    `subject_release`, `subject_formatting`, `subject_about_text`, `subject_too_short`."""
     subject = one_line(subject)
     for pattern, reason in (
         (_REVERT, "subject_revert"),
@@ -88,6 +106,8 @@ def subject_query(subject: str) -> Cleaned:
         return Cleaned("", "subject_release")
     if _FORMATTING.search(text):
         return Cleaned("", "subject_formatting")
+    if _ABOUT_TEXT.search(text):
+        return Cleaned("", "subject_about_text")
     if len(text.split()) < LEAST_WORDS or len(set(content_words(text))) < LEAST_CONTENT_WORDS:
         return Cleaned("", "subject_too_short")
     return Cleaned(text)
@@ -98,5 +118,7 @@ def _stripped(subject: str) -> str:
     text = _TICKET_PREFIX.sub("", text)
     text = _TAG_PREFIX.sub("", text)
     text = _CONVENTIONAL.sub(lambda found: f"{found[1]}: " if found[1] else "", text)
-    text = _HASH_OR_ADDRESS.sub(" ", _REFERENCE.sub(" ", text))
-    return one_line(text.replace("`", "")).strip(" .:;,-–")
+    without = _HASH_OR_ADDRESS.sub(" ", _REFERENCE.sub(" ", text)).rstrip()
+    if not text.endswith(without):
+        without = _LEFT_HANGING.sub("", without)
+    return one_line(without.replace("`", "")).strip(" .:;,-–")

@@ -118,7 +118,7 @@ LANGUAGES: tuple[Language, ...] = (
             """,
         docs="docstring",
         doc_comment=r"(?!)",
-        test_paths=r"(^|/)(tests?|testing)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.pyi?$",
+        test_paths=r"(^|/)(tests?|testing|testsuite)/|(^|/)(test_[^/]*|[^/]*_test|conftest)\.pyi?$",
     ),
     Language(
         name="rust",

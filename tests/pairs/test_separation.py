@@ -88,6 +88,43 @@ def test_validation_wins_over_training() -> None:
     assert dropped == {"leaks_into_validation": 1}
 
 
+def test_training_may_know_the_function_that_validation_asks_for() -> None:
+    found, dropped = kept(a_proposal("train", "retry webhooks", ONE), a_proposal("validation", "parse one row", ONE))
+    assert len(found) == 2 and not dropped
+
+
+def many(split: Split, count: int, *answers: Function) -> list[Proposal]:
+    """Dated proposals with queries unlike each other."""
+    return [a_proposal(split, f"{split} word{n} thing{n * 7} other{n * 13}", *answers, at=n + 1) for n in range(count)]
+
+
+def test_a_function_that_always_changes_is_learnt_and_not_judged_by() -> None:
+    others = [a_function(f"f{n}", long_code(f"f{n}")) for n in range(19)]
+    test = [
+        *many("test", 1, ONE),
+        *(a_proposal("test", f"ask{n} for{n * 3} it{n * 5}", f, at=9) for n, f in enumerate(others)),
+    ]
+    dropped: Counter[str] = Counter()
+    found = separate([*many("train", 9, ONE), *many("train", 1, others[0]), *test], Sketches(), dropped)
+    assert +dropped == {"commit_function_always_changing": 1, "leaks_into_test": 1}
+    assert sum(one.split == "train" for one in found) == 9
+    assert {answer.name for one in found if one.split == "test" for answer in one.answers} == {f.name for f in others}
+
+
+def test_no_more_than_a_tenth_of_the_test_side_is_given_up_and_nothing_for_little() -> None:
+    hot = [a_function(f"f{n}", long_code(f"f{n}")) for n in range(10)]
+    test = [a_proposal("test", f"ask{n} for{n * 3} it{n * 5}", f, at=9) for n, f in enumerate(hot)]
+    train = [
+        a_proposal("train", f"do{n} with{k} that{n * k + 50}", f, at=1) for n, f in enumerate(hot) for k in range(5)
+    ]
+    dropped: Counter[str] = Counter()
+    separate([*train, *test], Sketches(), dropped)
+    assert dropped["commit_function_always_changing"] == 1
+    dropped.clear()
+    separate([*many("train", 2, ONE), *test], Sketches(), dropped)
+    assert dropped["commit_function_always_changing"] == 0
+
+
 def test_repeated_queries_are_merged_and_too_many_answers_dropped() -> None:
     dropped: Counter[str] = Counter()
     first, second = (

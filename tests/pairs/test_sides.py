@@ -1,12 +1,21 @@
 """Sides stay: whatever is added, night after night, nothing that was learnt is ever judged on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embed_assets.pairs.sides import LEAST_COMMIT_QUERIES, Sides, SidesError, decide_sides, read_sides, write_sides
+from embed_assets.pairs.sides import (
+    LEAST_COMMIT_QUERIES,
+    Sides,
+    SidesError,
+    decide_files,
+    decide_sides,
+    read_sides,
+    write_sides,
+)
 
 
 def decide(previous: Sides | None, times: list[int], *, history: bool = True, test_queries: int = 20) -> Sides:
@@ -36,14 +45,24 @@ def test_the_first_cut_off_never_lies_before_what_was_learnt_without_one() -> No
     assert after.cutoff >= 39
 
 
-def test_the_cut_off_stays_until_the_test_side_has_doubled() -> None:
-    first = decide(None, list(range(1_000)))
-    second = decide(first, list(range(1_019)))
-    assert second.cutoff == first.cutoff
-    third = decide(second, list(range(1_020)))
-    assert third.cutoff > first.cutoff
-    assert sum(third.of_time(time) == "test" for time in range(1_020)) == 20
+def test_the_test_side_is_frozen_until_a_tenth_of_it_can_be_renewed() -> None:
+    first = decide(None, list(range(1_000)), test_queries=100)
+    second = decide(first, list(range(1_009)), test_queries=100)
+    assert second == first
+    assert second.of_time(999) == "test" and second.of_time(1_000) is None
+    third = decide(second, list(range(1_010)), test_queries=100)
+    assert (third.cutoff, third.test_until) == (first.cutoff + 10, 1_009)
+    assert [third.of_time(time) for time in (909, 910, 1_009, 1_010)] == ["validation", "test", "test", None]
     assert [move["cutoff"] for move in third.moves] == [first.cutoff, third.cutoff]
+
+
+def test_what_waits_becomes_test_even_where_the_cut_off_cannot_move() -> None:
+    """Everything was learnt without a cut-off: the first one leaves nothing to judge by, the next commits do."""
+    learnt = decide(None, list(range(40)))
+    first = decide(learnt, [*range(40), *range(41, 53)])
+    second = decide(first, [*range(40), *range(41, 53), *range(60, 70)])
+    assert {second.of_time(time) for time in range(40)} <= {"train", "validation"}
+    assert {second.of_time(time) for time in range(60, 70)} == {"test"}
 
 
 def test_history_shrinks_the_share_of_files_held_out_and_nothing_grows_it_again() -> None:
@@ -58,6 +77,52 @@ def test_shares_of_files_are_what_they_claim() -> None:
     found = [sides.of_file("shop", f"src/file_{number}.py") for number in range(4_000)]
     assert found.count("test") / 4_000 == pytest.approx(0.1, abs=0.02)
     assert found.count("validation") / 4_000 == pytest.approx(0.1, abs=0.02)
+
+
+def shares(sides: Sides, documented: dict[str, int]) -> dict[str, float]:
+    """Side -> its share of the documented functions."""
+    total = sum(documented.values()) or 1
+    of_side: dict[str, float] = {"train": 0.0, "validation": 0.0, "test": 0.0}
+    for path, count in documented.items():
+        of_side[sides.of_file("shop", path)] += count / total
+    return of_side
+
+
+def test_one_large_file_goes_to_training_and_the_small_ones_fill_the_shares() -> None:
+    documented = {"large.py": 150, **{f"{number}.py": 3 for number in range(100)}}
+    found = shares(decide_files(Sides(test_shares={"shop": 0.1}), {"shop": documented}), documented)
+    assert found["test"] == pytest.approx(0.1, abs=0.01)
+    assert found["validation"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_a_file_keeps_its_side_whatever_comes_and_grows() -> None:
+    sides = decide_files(Sides(), {"shop": {f"{number}.py": 2 for number in range(50)}})
+    later = decide_files(sides, {"shop": {f"{number}.py": 2 + number % 7 for number in range(90)}, "new": {"a.py": 1}})
+    assert all(later.of_file("shop", f"{number}.py") == sides.of_file("shop", f"{number}.py") for number in range(50))
+    assert decide_files(later, {}) == later
+
+
+def test_once_commits_judge_part_of_the_files_held_out_is_learnt_from() -> None:
+    documented = {f"{number}.py": 1 for number in range(200)}
+    before = decide_files(Sides(test_shares={"shop": 0.2}), {"shop": documented})
+    after = decide_files(replace(before, test_shares={"shop": 0.1}), {"shop": documented})
+    assert shares(before, documented)["test"] == pytest.approx(0.2, abs=0.01)
+    assert shares(after, documented)["test"] == pytest.approx(0.1, abs=0.01)
+    moved = {path for path in documented if before.of_file("shop", path) != after.of_file("shop", path)}
+    assert {(before.of_file("shop", path), after.of_file("shop", path)) for path in moved} == {("test", "train")}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.dictionaries(st.integers(0, 40), st.integers(0, 12), max_size=25), min_size=1, max_size=6))
+def test_no_file_that_was_learnt_from_ever_judges(nights: list[dict[int, int]]) -> None:
+    """Files come, go, grow and shrink; commits begin to judge on the third night."""
+    sides, learnt = Sides(test_shares={"shop": 0.2}), set[int]()
+    for night, counted in enumerate(nights):
+        shares_now = {"shop": 0.2 if night < 2 else 0.1}
+        sides = decide_files(replace(sides, test_shares=shares_now), {"shop": {str(k): v for k, v in counted.items()}})
+        of = {number: sides.of_file("shop", str(number)) for number in counted}
+        assert not {number for number, side in of.items() if side == "test"} & learnt
+        learnt |= {number for number, side in of.items() if side == "train"}
 
 
 def test_of_several_files_the_judging_side_wins() -> None:
@@ -84,7 +149,10 @@ def test_nothing_learnt_is_ever_judged_on(nights: list[tuple[int, bool]], test_q
         seen = times if history else []
         previous, sides = sides, decide(sides, seen, history=history, test_queries=test_queries)
         assert previous is None or sides.cutoff >= previous.cutoff
-        assert sides.validation_from <= sides.cutoff
+        assert sides.validation_from <= sides.cutoff <= sides.test_until
+        if previous is not None and sides.cutoff == previous.cutoff and sides.moves == previous.moves:
+            frozen = {time for time in seen if previous.cutoff and previous.of_time(time) == "test"}
+            assert not sides.cutoff or frozen == {time for time in seen if sides.of_time(time) == "test"}
         if sides.cutoff:
             judged = {time for time in seen if sides.of_time(time) == "test"}
             assert not judged & learnt_times
