@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.pairs.corpus import Corpus, Function
-from embed_assets.pairs.negatives import same_file_negatives
+from embed_assets.pairs.negatives import hard_negatives as negatives_of
 from embed_assets.pairs.separation import Sketches
 from embed_assets.pairs.sources import Proposal
 from embed_assets.pairs.wording import masked
@@ -24,11 +24,11 @@ def pair_rows(
 ) -> pl.DataFrame:
     """One row per query and answer, schema PAIR_SCHEMA, newest first; rows to learn from get their negatives."""
     held_out = {answer.snippet_id for proposal in proposals if proposal.split == "test" for answer in proposal.answers}
-    rows = [
-        _pair(proposal, answer, _negatives(proposal, answer, corpus, sketches, hard_negatives, held_out))
-        for proposal in proposals
-        for answer in proposal.answers
-    ]
+    judged = [(proposal, answer) for proposal in proposals if proposal.split == "test" for answer in proposal.answers]
+    learnt = [(proposal, answer) for proposal in proposals if proposal.split != "test" for answer in proposal.answers]
+    negatives = negatives_of(learnt, corpus, sketches, most=hard_negatives, held_out=held_out)
+    rows = [_pair(*row, beside) for row, beside in zip(learnt, negatives, strict=True)]
+    rows += [_pair(*row, ()) for row in judged]
     return table(rows, PAIR_SCHEMA).sort(
         ["split", "written_at", "pair_id"], descending=[False, True, False], maintain_order=True
     )
@@ -100,14 +100,6 @@ def _lines(rows: pl.DataFrame, negatives: int, documents: Sequence[Function]) ->
                 texts.append(document.text)
         line |= {f"negative_{number}": text for number, text in enumerate(texts, 1)}
         yield json.dumps(line, ensure_ascii=False) + "\n"
-
-
-def _negatives(
-    proposal: Proposal, answer: Function, corpus: Corpus, sketches: Sketches, most: int, held_out: set[str]
-) -> tuple[str, ...]:
-    if proposal.split == "test":
-        return ()
-    return same_file_negatives(proposal, answer, corpus, sketches, most=most, held_out=held_out)
 
 
 def _pair(proposal: Proposal, answer: Function, negatives: tuple[str, ...]) -> Pair:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from embed_assets.retrieval.bm25 import BM25
 from embed_assets.retrieval.exact import RetrievalError
-from embed_assets.retrieval.negatives import NO_DOCUMENT, mine_hard_negatives
+from embed_assets.retrieval.negatives import NO_DOCUMENT, mine_hard_negatives, mine_lexical_negatives
 
 
 def obvious(scores: np.ndarray, positive: int, excluded: list[int], count: int, cap: float) -> list[int]:
@@ -32,6 +33,23 @@ def test_documents_near_the_positive_are_left_out() -> None:
     corpus = np.asarray([[1.0, 0.0], [0.97, 0.0], [0.94, 0.0], [0.1, 0.0]], dtype=np.float32)
     assert mine_hard_negatives(query, corpus, [0], [[]], count=3).tolist() == [[2, 3, NO_DOCUMENT]]
     assert mine_hard_negatives(query, corpus, [0], [[2]], count=1).tolist() == [[3]]
+
+
+TEXTS = ["retry failed webhook", "retry failed webhook now", "retry the parcel", "parse a header", "webhook"]
+
+
+def test_lexical_negatives_share_words_and_stay_below_the_cap() -> None:
+    index, queries = BM25(TEXTS), ["retry failed webhook", "retry failed webhook", "archive"]
+    mined = mine_lexical_negatives(index, queries, [0, 0, 3], [[], [2], []], count=3, cap=0.9)
+    scores = index.scores(queries)
+    for query, (positive, excluded) in enumerate([(0, set()), (0, {2}), (3, set())]):
+        allowed = [
+            row
+            for row in np.argsort(-scores[query], kind="stable").tolist()
+            if 0 < scores[query, row] <= 0.9 * scores[query, positive] and row not in {positive, *excluded}
+        ]
+        assert mined[query].tolist() == (allowed + [NO_DOCUMENT] * 3)[:3]
+    assert len(set(mined[0].tolist()) - {NO_DOCUMENT}) >= 2 and set(mined[2].tolist()) == {NO_DOCUMENT}
 
 
 def test_lengths_and_rows_are_checked() -> None:
