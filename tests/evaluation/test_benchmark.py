@@ -132,6 +132,28 @@ def test_beir_export_is_what_beir_reads(tmp_path: Path) -> None:
     assert rows[0] == ["query-id", "corpus-id", "score"] and ["q1", "d0", "1"] in rows
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # It leaves a file open.
+def test_an_independent_reader_reads_what_was_exported(tmp_path: Path) -> None:
+    """bm25s brings its own reader of BEIR's format."""
+    from bm25s.utils.beir import load_corpus, load_qrels, load_queries
+
+    benchmark = a_benchmark()
+    export_beir(benchmark, tmp_path / "task")
+    corpus = load_corpus("task", save_dir=str(tmp_path), show_progress=False)
+    asked = load_queries("task", save_dir=str(tmp_path), show_progress=False)
+    judged = load_qrels("task", save_dir=str(tmp_path), show_progress=False)
+    assert {key: found["text"] for key, found in corpus.items()} == dict(
+        benchmark.corpus.select("document_id", "text").iter_rows()
+    )
+    assert {key: found["text"] for key, found in asked.items()} == dict(
+        benchmark.queries.select("query_id", "text").iter_rows()
+    )
+    assert {key: sorted(found) for key, found in judged.items()} == {
+        key: sorted(relevant) for key, relevant in benchmark.queries.select("query_id", "relevant").iter_rows()
+    }
+    assert {score for found in judged.values() for score in found.values()} == {1}
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(min_size=1).filter(lambda text: text.isprintable()), min_size=1, max_size=6))
 def test_to_beir_and_back_changes_nothing(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
