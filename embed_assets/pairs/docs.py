@@ -39,6 +39,10 @@ _HEADING = re.compile(r"^\s*(?:#{1,6}\s|=+\s)")
 _LIST_ITEM = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+")
 
 _ROLE = re.compile(r":[a-zA-Z][\w:+.-]*:`(?:[^`<]*<)?[~!]?([^`<>]*)>?`")
+_LEADING_TAG = re.compile(
+    r"^(?:[@\\](?:brief|short|summary|desc(?:ription)?|details|fn|experimental|module|public|beta|alpha|api|remarks)\b[:\s]*)+"
+)
+"""Tags that announce the text instead of adding to it."""
 _JAVADOC_INLINE = re.compile(r"\{@\w+\s*([^{}]*)\}")
 _MARKDOWN_LINK = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])?")
 _URL = re.compile(r"\b(?:https?|ftp)://\S+")
@@ -53,6 +57,7 @@ _BOILERPLATE = re.compile(
         (?:see|same\ as|alias(?:\ (?:for|of|to))?|like|equivalent\ to|synonym|shorthand\ for|wrapper\ (?:for|around))\b
             (?=.{0,60}$)
         | (?:todo|fixme|xxx|hack)\b
+        | (?:@experimental\W+)?\S+\ is\ an\ experimental\ feature\b
         | deprecated\b | \W*copyright\b | \(c\) | spdx-license | licensed\ under
         | (?:eslint|tslint|prettier|noqa|pylint|type:\ ?ignore|nolint|go:|swagger|istanbul|c8\ ignore|@ts-)
         | \{?@?inherit(?:ed)?\s*-?doc | (?:auto-?)?generated\b | non-javadoc | \(non-javadoc
@@ -111,7 +116,7 @@ _RULE = re.compile(r"^\s*(?:[-=~^*_]{3,}\s*$|\.\.\ +[\w:-]+)")
 
 
 def _inline(text: str) -> str:
-    text = _ROLE.sub(lambda found: found[1].rsplit(".", 1)[-1], text)
+    text = _ROLE.sub(lambda found: found[1].rsplit(".", 1)[-1], _LEADING_TAG.sub("", text))
     text = _JAVADOC_INLINE.sub(lambda found: found[1].replace("#", " ").strip(), text)
     text = _URL.sub(" ", _MARKDOWN_LINK.sub(r"\1", text))
     return _DANGLING_SECTION.sub("", one_line(_MARKUP.sub("", text))).rstrip(":").strip()

@@ -17,7 +17,7 @@ _CONVENTIONAL = re.compile(
     r"(?:\(([^)]*)\))?!?:\s*",
     re.IGNORECASE,
 )
-_AREA = re.compile(r"^[\w./-]+:\s+")
+_AREA = re.compile(r"^(?:[\w./-]+:|\([\w./-]+\):?)\s+")
 _TICKET_PREFIX = re.compile(r"^\[?(?:[A-Z][A-Z0-9]+-\d+|GH-\d+|#\d+)\]?\s*[:\-]?\s*")
 _TAG_PREFIX = re.compile(r"^(?:\[[^\]]{1,40}\]\s*)+[:\-]?\s*")
 _REFERENCE = re.compile(
@@ -104,7 +104,7 @@ def subject_query(subject: str) -> Cleaned:
     text = _stripped(subject)
     if _RELEASE.search(_AREA.sub("", text)):
         return Cleaned("", "subject_release")
-    if _FORMATTING.search(text):
+    if _FORMATTING.search(_AREA.sub("", text)):
         return Cleaned("", "subject_formatting")
     if _ABOUT_TEXT.search(text):
         return Cleaned("", "subject_about_text")

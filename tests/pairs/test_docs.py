@@ -45,6 +45,11 @@ KEPT = [
         "Sorts rows by several columns at once",
     ),
     ("Sorts rows by several given columns\n- first\n- second", "Sorts rows by several given columns"),
+    (
+        "Adds a file type given as one string. There are two valid formats:\n1. one\n2. two",
+        "Adds a file type given as one string.",
+    ),
+    ("@brief Computes the checksum of every block.", "Computes the checksum of every block."),
     ("Keeps snake_case and __dunder__ words of code.", "Keeps snake_case and dunder words of code."),
 ]
 
@@ -67,6 +72,7 @@ def test_the_first_paragraph_is_the_query(doc: str, query: str) -> None:
         ("Copyright (c) 2020 The Authors of this code", "doc_boilerplate"),
         ("{@inheritDoc}", "doc_boilerplate"),
         ("Alias for the other function", "doc_boilerplate"),
+        ("@experimental\n`Boundary` is an experimental feature.\nThe API might be changed.", "doc_boilerplate"),
         ("@param first what is added to the second", "doc_too_short"),
     ],
 )

@@ -56,6 +56,7 @@ def test_ceremony_is_cut(subject: str, query: str) -> None:
         ("Run black on everything", "subject_formatting"),
         ("Fix typo in docstring", "subject_formatting"),
         ("Fix some typos in the docstrings", "subject_formatting"),
+        ("(csrf) fix typo of csrf middleware", "subject_formatting"),
         ("Add 2.10 changes to CHANGELOG", "subject_about_text"),
         ("doc: improve docs for --replace flag", "subject_about_text"),
         ("Update outdated comment regarding serializable types (#3012)", "subject_about_text"),
