@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from embed_assets.evaluation.benchmark import write_benchmark
+from embed_assets.pairs.calls import proposals_of_callers, proposals_of_tests
 from embed_assets.pairs.changes import CHANGES_VERSION, CommitQuery, commit_queries
 from embed_assets.pairs.corpus import Corpus, corpus_of
 from embed_assets.pairs.guard import build_guard
@@ -45,8 +46,9 @@ PAIRS_VERSION = "2"
 EXAMPLES = 12
 FUTURE_SECONDS = 86_400
 """Commits dated further ahead than a day have a wrong clock, and would freeze the cut-off in the future."""
-SOURCES = ("docstring", "commit", "issue", "written")
-"""Issues and written queries are used as soon as a file of them is given; a weight of 0 switches any source off."""
+SOURCES = ("docstring", "commit", "issue", "written", "test", "caller")
+"""Issues and written queries are used as soon as a file of them is given; a weight of 0 switches any source off. Tests
+and callers are off unless a weight switches them on."""
 
 
 @dataclass
@@ -124,7 +126,7 @@ def build_pairs(settings: Settings, store: Store) -> PairsManifest:
         sides = _files(night, sides, corpus)
         with night.step("queries"):
             readable = [repository for repository in repositories if repository.settings.name in trees]
-            proposals = _proposals(night, readable, corpus, sides)
+            proposals = _proposals(night, readable, list(trees.values()), corpus, sides)
     return _write(night, sides, corpus, proposals, inputs, started)
 
 
@@ -217,10 +219,16 @@ def _tree(night: _Night, repository: _Repository, sides: Sides) -> pl.DataFrame:
     return table
 
 
-def _proposals(night: _Night, repositories: list[_Repository], corpus: Corpus, sides: Sides) -> list[Proposal]:
+def _proposals(
+    night: _Night, repositories: list[_Repository], trees: list[pl.DataFrame], corpus: Corpus, sides: Sides
+) -> list[Proposal]:
     weights, found = night.settings.pairs.sources, []
     if weights.get("docstring"):
         found += docstring_proposals(corpus, sides, night.dropped)
+    if weights.get("test"):
+        found += proposals_of_tests(trees, corpus, sides, night.dropped)
+    if weights.get("caller"):
+        found += proposals_of_callers(corpus, sides, night.dropped)
     for repository in repositories:
         if repository.history is not None:
             past = Past(repository=repository.source.name, history=repository.history, corpus=corpus, sides=sides)

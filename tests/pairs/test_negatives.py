@@ -30,7 +30,9 @@ def test_the_answers_file_comes_first_and_words_fill_up() -> None:
 
 
 def test_an_answer_whose_file_is_gone_gets_negatives_by_words() -> None:
-    gone = a_function("retry", "def retry(failed, webhook):\n    return webhook.retry(failed, webhook)\n", path="old.py")
+    gone = a_function(
+        "retry", "def retry(failed, webhook):\n    return webhook.retry(failed, webhook)\n", path="old.py"
+    )
     query = a_proposal("train", QUERY.query, gone)
     corpus = corpus_with(WORDS, STRANGER)
     assert hard_negatives([(query, gone)], corpus, Sketches(), most=2, held_out=()) == [(WORDS.text,)]
