@@ -21,7 +21,6 @@ GATE = {
     "not_trained_on_the_test": "Neither candidate nor live model was ever trained on a query that it is judged by.",
 }
 PROBE = "where do we retry failed webhooks"
-EXAMPLES_SHOWN = 10
 
 
 @dg.asset_check(asset=code_snippets, description="Every configured repository could be read.")
@@ -52,10 +51,7 @@ def no_leakage(project: Project) -> dg.AssetCheckResult:
         passed=not leaks,
         severity=dg.AssetCheckSeverity.ERROR,
         description=f"{len(leaks)} leaks ({counted})" if leaks else "nothing stands on both sides",
-        metadata={
-            "leaks": len(leaks),
-            "examples": metadata.markdown_table(("leak",), [(leak.line,) for leak in leaks[:EXAMPLES_SHOWN]]),
-        },
+        metadata=metadata.of_leaks(leaks),
     )
 
 

@@ -12,6 +12,7 @@ from embed_assets.checkpoints.verdict import read_report
 from embed_assets.doctor import Finding
 from embed_assets.evaluation.benchmark import read_benchmark
 from embed_assets.evaluation.verdict import Check, Verdict
+from embed_assets.pairs.leakage import Leak, summary
 from embed_assets.pairs.manifest import PairsManifest
 from embed_assets.snippets.collect import SnippetsManifest
 from embed_assets.store import Store, read_json
@@ -21,6 +22,7 @@ EXAMPLES_SHOWN = 8
 REFUSED = "refused"
 """Key in the metadata of a failed step: the gate, at the door, refused the promotion."""
 EXAMPLE_CHARACTERS = 300
+LEAKS_SHOWN = 10
 
 
 def picture(png: bytes, alternative: str) -> dg.MarkdownMetadataValue:
@@ -93,26 +95,66 @@ def line_of_pairs(manifest: PairsManifest) -> str:
     return f"{manifest.rows:,} rows ({rows}); held-out queries: {asked} on {manifest.corpus:,} functions"
 
 
+SPLITS = ("train", "validation", "test")
+QUERY_SOURCES = ("commit", "docstring")
+"""Sources whose number of held-out queries is plotted on every night, zero included."""
+
+
 def of_pairs(manifest: PairsManifest, store: Store) -> Metadata:
     """Rows by side, source, language and repository, what was dropped and why, and examples to read."""
+    asked = dict.fromkeys(QUERY_SOURCES, 0) | dict(manifest.test_queries)
+    languages = sorted(manifest.by_language, key=lambda language: -manifest.by_language[language])
     return {
         "dagster/row_count": manifest.rows,
-        **{f"rows/{split}": count for split, count in manifest.by_split.items()},
-        **{f"test_queries/{source}": count for source, count in manifest.test_queries.items()},
+        **{f"rows/{split}": manifest.by_split.get(split, 0) for split in SPLITS},
+        **{f"test_queries/{source}": count for source, count in asked.items()},
         "corpus": manifest.corpus,
         "duplicates": manifest.duplicates,
+        "dropped_rows": sum(manifest.dropped.values()),
         "guard_queries": manifest.guard_queries,
+        "provable_gain_mrr": manifest.provable_gain,
+        "seconds": manifest.seconds,
         "cutoff": dg.MetadataValue.timestamp(float(manifest.cutoff)) if manifest.cutoff else "none: sides go by file",
-        "by_source": counts(manifest.by_source, "source"),
-        "by_language": counts(manifest.by_language, "language"),
+        "by_source": markdown_table(
+            ("source", *SPLITS),
+            [
+                (source, *(f"{of_split.get(split, 0):,}" for split in SPLITS))
+                for source, of_split in manifest.by_source_and_split.items()
+            ],
+        ),
+        "by_language": markdown_table(
+            ("source", *languages),
+            [
+                (source, *(f"{of_language.get(language, 0):,}" for language in languages))
+                for source, of_language in manifest.by_source_and_language.items()
+            ],
+        ),
         "by_repository": counts(manifest.by_repository, "repository"),
         "dropped": counts(manifest.dropped, "reason"),
         "notes": markdown_table(("note",), [(note,) for note in manifest.notes]),
         "examples": markdown_table(
-            ("source", "query", "positive"),
-            [(row["source"], row["query"], row["positive"][:EXAMPLE_CHARACTERS]) for row in manifest.examples],
+            ("source", "repository", "query", "answered by", "code"),
+            [
+                (row["source"], row["repository"], row["query"], *_header_and_code(row["positive"]))
+                for row in manifest.examples
+            ],
         ),
         "table": dg.MetadataValue.path(str(store.pairs)),
+    }
+
+
+def of_leaks(leaks: Sequence[Leak]) -> Metadata:
+    """How many of each kind, and examples to look at."""
+    return {
+        "leaks": len(leaks),
+        "by_kind": counts(summary(leaks), "kind"),
+        "examples": markdown_table(
+            ("kind", "similarity", "benchmark", "is learnt", "is held out"),
+            [
+                (leak.kind, f"{leak.similarity:.2f}", leak.benchmark, leak.learnt, leak.held_out)
+                for leak in leaks[:LEAKS_SHOWN]
+            ],
+        ),
     }
 
 
@@ -181,3 +223,8 @@ def check_result(check: Check, verdict: Verdict) -> dg.AssetCheckResult:
 
 def _cell(value: object) -> str:
     return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def _header_and_code(embedded: str) -> tuple[str, str]:
+    header, _, code = embedded.partition("\n")
+    return header, code[:EXAMPLE_CHARACTERS]

@@ -19,7 +19,16 @@ from embed_assets.pairs.changes import CHANGES_VERSION, CommitQuery, commit_quer
 from embed_assets.pairs.corpus import Corpus, corpus_of
 from embed_assets.pairs.guard import build_guard
 from embed_assets.pairs.history import History, read_history
-from embed_assets.pairs.manifest import PairsError, PairsManifest, counts, digest_of_pairs, notes_on, read_manifest
+from embed_assets.pairs.manifest import (
+    PairsError,
+    PairsManifest,
+    counts,
+    digest_of_pairs,
+    nested_counts,
+    notes_on,
+    provable_gain,
+    read_manifest,
+)
 from embed_assets.pairs.separation import Sketches, merge_repeated, separate, without_learnt
 from embed_assets.pairs.sides import Sides, decide_files, decide_sides, read_sides, write_sides
 from embed_assets.pairs.sources import (
@@ -365,6 +374,8 @@ def _manifest(
         by_source=counts(learnt, "source"),
         by_language=counts(learnt, "language"),
         by_repository=counts(learnt, "repository"),
+        by_source_and_language=nested_counts(learnt, "source", "language"),
+        by_source_and_split=nested_counts(pairs, "source", "split"),
         test_queries=counts(benchmark.queries, "source"),
         corpus=benchmark.corpus.height,
         duplicates=len(corpus.functions) - len(corpus.representatives),
@@ -378,6 +389,7 @@ def _manifest(
         benchmark_digest=benchmark.digest,
         guard_digest=guard.digest,
         inputs_digest=inputs,
+        provable_gain=provable_gain(max(counts(benchmark.queries, "source").values(), default=0)),
         seconds=round(seconds, 3),
         seconds_by_step=night.seconds,
     )

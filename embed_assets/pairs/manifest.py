@@ -45,6 +45,10 @@ class PairsManifest:
     """Of the train and validation rows."""
     by_repository: Mapping[str, int]
     """Of the train and validation rows."""
+    by_source_and_language: Mapping[str, Mapping[str, int]]
+    """Source -> language -> rows, of the train and validation rows."""
+    by_source_and_split: Mapping[str, Mapping[str, int]]
+    """Source -> split -> rows."""
     test_queries: Mapping[str, int]
     """Source -> queries of the benchmark."""
     corpus: int
@@ -67,6 +71,8 @@ class PairsManifest:
     guard_digest: str
     inputs_digest: str
     """Of everything the night was made from: the same inputs are not worked through again."""
+    provable_gain: float
+    """Smallest gain of mean reciprocal rank (a share) that the largest source of held-out queries can prove."""
     seconds: float
     seconds_by_step: Mapping[str, float] = field(default_factory=dict)
 
@@ -119,3 +125,8 @@ def counts(table: pl.DataFrame, column: str) -> dict[str, int]:
     """Value -> rows, the most frequent first."""
     found = table.group_by(column).len().sort(["len", column], descending=[True, False])
     return dict(zip(found[column].to_list(), found["len"].to_list(), strict=True))
+
+
+def nested_counts(table: pl.DataFrame, column: str, inner: str) -> dict[str, dict[str, int]]:
+    """Value of `column` -> value of `inner` -> rows, the most frequent first."""
+    return {value: counts(table.filter(pl.col(column) == value), inner) for value in counts(table, column)}
