@@ -35,7 +35,7 @@ def proposals_of_tests(
         tests: tables of SNIPPET_SCHEMA, one a repository.
     """
     by_name = _unique_names(corpus)
-    proposals = []
+    proposals: list[Proposal] = []
     for table in tests:
         rows = table.filter(pl.col("is_test") & pl.col("kind").is_in(["function", "method"]))
         for repository, name, code in rows.select("repository", "name", "code").iter_rows():
@@ -55,7 +55,7 @@ def proposals_of_tests(
 def proposals_of_callers(corpus: Corpus, sides: Sides, dropped: Counter[str]) -> list[Proposal]:
     """What a caller's doc says -> the one to three functions of its repository that it calls."""
     by_name = _unique_names(corpus)
-    proposals = []
+    proposals: list[Proposal] = []
     for caller in corpus.documents():
         text, _ = doc_query(caller.doc) if caller.doc else ("", "")
         called = [
