@@ -102,6 +102,10 @@ class PairsSettings(Section):
     """Mined negatives of each training row."""
     queries_file: Path | None = None
     """A JSON-lines file of queries written elsewhere: query, repository, path, name, scope."""
+    external_sets: tuple[Path, ...] = ()
+    """Folders in BEIR's format whose queries are reported beside the held-out ones; they decide nothing."""
+    guard_set: Path | None = None
+    """A folder in BEIR's format that guards against forgetting in the standard library's place."""
     guard_queries: int = Field(default=1000, ge=200)
     """Queries of the guard against forgetting, on twice as many functions; fewer embed faster and prove less."""
 

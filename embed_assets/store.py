@@ -15,6 +15,7 @@ data/
   benchmarks/DIGEST/          corpus.parquet queries.parquet qrels.tsv benchmark.json (written last)
   benchmarks/current          relative link: the benchmark of the latest pairs
   benchmarks/guard            relative link: the guard against forgetting
+  benchmarks/external-NAME    relative links: external sets, measured beside the benchmark
   vectors/SPACE_ID/           embedded corpora, by digest of their texts
   candidates/ID/
     adapter/                  PEFT LoRA
@@ -103,6 +104,15 @@ class Store:
     @property
     def guard_benchmark(self) -> Path:
         return self.benchmarks / "guard"
+
+    def external_benchmark(self, name: str) -> Path:
+        """The link to an external set's benchmark."""
+        return self.benchmarks / f"external-{_plain_name(name)}"
+
+    @property
+    def external_benchmarks(self) -> list[Path]:
+        """The links that are there, by name."""
+        return sorted(path for path in self.benchmarks.glob("external-*") if path.is_symlink())
 
     @property
     def vectors(self) -> Path:

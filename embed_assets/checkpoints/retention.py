@@ -99,7 +99,8 @@ def _old_candidates(store: Store, keep: int) -> Iterator[Path]:
 
 def _old_benchmarks(store: Store, light: set[str]) -> Iterator[Path]:
     """Those that are neither current nor named by the report of a candidate whose weights are there."""
-    named = {link.resolve().name for link in (store.current_benchmark, store.guard_benchmark)}
+    links = (store.current_benchmark, store.guard_benchmark, *store.external_benchmarks)
+    named = {link.resolve().name for link in links}
     for path in store.candidates.glob("[!.]*/report.json"):
         if path.parent.name not in light and (path.parent / "model").is_dir():
             report = read_json(path)

@@ -16,7 +16,7 @@ from embed_assets.evaluation.errors import EvaluationError
 from embed_assets.evaluation.golden import write_golden
 from embed_assets.evaluation.job import EvaluationJob
 from embed_assets.evaluation.lineage import find_leaks
-from embed_assets.evaluation.tasks import GUARD, Task, guard_tasks, tasks_of
+from embed_assets.evaluation.tasks import GUARD, Task, external_name, external_tasks, guard_tasks, tasks_of
 from embed_assets.evaluation.vectors import Floats, TextEncoder, embed, prune
 from embed_assets.records import BASE, Benchmark, RecallReport, SliceReport
 from embed_assets.retrieval.bm25 import BM25
@@ -66,10 +66,13 @@ def evaluate_candidate(
     _require_live(job)
     benchmark = read_benchmark(Path(job.benchmark))
     guard = read_benchmark(Path(job.guard)) if job.guard else None
+    external = [read_benchmark(Path(path)) for path in job.external]
     tasks = [*tasks_of(benchmark), *(guard_tasks(guard) if guard else [])]
     if not tasks:
         raise EvaluationError(f"benchmark {benchmark.digest} holds no queries; add repositories and build pairs again")
     corpora = {"benchmark": benchmark, **({GUARD: guard} if guard else {})}
+    corpora |= {external_name(each): each for each in external}
+    tasks += [task for each in external for task in external_tasks(each)]
     paths = {BASE: Path(job.base_path), "live": Path(job.live_path), "candidate": candidate / "model"}
     embedded = _embed_all(job, paths, tasks, corpora, observe, load)
     slices = tuple(_rank_all(tasks, corpora, embedded, observe))
@@ -88,7 +91,10 @@ def evaluate_candidate(
         slices=slices,
         created_at=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started, 1),
-        notes=() if guard else ("no guard benchmark was built",),
+        notes=(
+            *(() if guard else ("no guard benchmark was built",)),
+            *(f"external set {each.name}: benchmark {each.digest}" for each in external),
+        ),
         leaks=find_leaks(benchmark, candidate, None if job.live_id == BASE else Path(job.live_path)),
     )
     write_json(candidate / "report.json", report.to_json())

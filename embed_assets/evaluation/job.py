@@ -30,6 +30,8 @@ class EvaluationJob:
     benchmark: str
     guard: str
     """Empty where none was built."""
+    external: list[str]
+    """Benchmarks that are reported and decide nothing."""
     vectors: str
     """Folder of embedded texts that are kept for the next night."""
     attempt: int
@@ -83,6 +85,7 @@ def plan_evaluation(settings: Settings, store: Store, candidate_id: str | None =
         live_digest=live_digest,
         benchmark=str(store.current_benchmark.resolve()),
         guard=str(store.guard_benchmark.resolve()) if store.guard_benchmark.is_dir() else "",
+        external=[str(link.resolve()) for link in store.external_benchmarks],
         vectors=str(store.vectors.absolute()),
         attempt=1 + refused_attempts(store, live_digest, candidate.name),
         device=settings.training.device,

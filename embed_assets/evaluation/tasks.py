@@ -16,7 +16,7 @@ class Task:
 
     name: str
     corpus: str
-    """Which corpus: `benchmark` or `guard`."""
+    """Which corpus: `benchmark`, `guard` or `external_NAME`."""
     queries: pl.DataFrame
     """Schema QUERY_SCHEMA, sorted by query_id."""
     texts: list[str]
@@ -49,6 +49,15 @@ def tasks_of(benchmark: Benchmark) -> list[Task]:
 def guard_tasks(guard: Benchmark) -> list[Task]:
     """The guard is one slice, whatever its sources, and one with names masked."""
     return _with_masked(guard, guard.queries, GUARD, GUARD)
+
+
+def external_tasks(benchmark: Benchmark) -> list[Task]:
+    """An external set is one slice, and one with names masked where it knows any; neither decides anything."""
+    return _with_masked(benchmark, benchmark.queries, external_name(benchmark), external_name(benchmark))
+
+
+def external_name(benchmark: Benchmark) -> str:
+    return f"external_{benchmark.name}"
 
 
 def _with_masked(benchmark: Benchmark, queries: pl.DataFrame, name: str, corpus: str) -> list[Task]:

@@ -7,18 +7,18 @@ sides; then what stands too near to what is judged is taken out; then everything
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sized
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 
 from embed_assets.evaluation.benchmark import write_benchmark
 from embed_assets.pairs.calls import proposals_of_callers, proposals_of_tests
-from embed_assets.pairs.changes import CHANGES_VERSION, CommitQuery, commit_queries
+from embed_assets.pairs.changes import CHANGES_VERSION
 from embed_assets.pairs.corpus import Corpus, corpus_of
+from embed_assets.pairs.external import read_external
 from embed_assets.pairs.guard import build_guard
-from embed_assets.pairs.history import History, read_history
 from embed_assets.pairs.manifest import (
     PairsError,
     PairsManifest,
@@ -29,10 +29,10 @@ from embed_assets.pairs.manifest import (
     provable_gain,
     read_manifest,
 )
+from embed_assets.pairs.reading import Night, ReadRepository, open_all, trees_at, with_histories
 from embed_assets.pairs.separation import Sketches, merge_repeated, separate, without_learnt
 from embed_assets.pairs.sides import Sides, decide_files, decide_sides, read_sides, write_sides
 from embed_assets.pairs.sources import (
-    AnsweredIssue,
     Past,
     Proposal,
     commit_proposals,
@@ -40,71 +40,19 @@ from embed_assets.pairs.sources import (
     issue_proposals,
 )
 from embed_assets.pairs.tables import benchmark_of, pair_rows, write_json_lines
-from embed_assets.pairs.written import answered_issues, written_proposals
-from embed_assets.records import SNIPPET_SCHEMA, Benchmark, digest_of, digest_of_json, query_digest
+from embed_assets.pairs.written import written_proposals
+from embed_assets.records import Benchmark, digest_of, digest_of_json, query_digest
 from embed_assets.settings import RepositorySettings, Settings
 from embed_assets.snippets.cache import cache_version
-from embed_assets.snippets.entries import RepositoryError
-from embed_assets.snippets.git_source import GitSource
-from embed_assets.snippets.repositories import Source, open_source
-from embed_assets.snippets.tree import snippets_at, tree_filter
+from embed_assets.snippets.repositories import Source
 from embed_assets.store import Store, StoreError, file_sha256, point_link, write_file, write_json, write_text
 
 PAIRS_VERSION = "2"
 """Raise it whenever the same repositories would yield other pairs: the next night builds them anew."""
 EXAMPLES = 12
-FUTURE_SECONDS = 86_400
-"""Commits dated further ahead than a day have a wrong clock, and would freeze the cut-off in the future."""
 SOURCES = ("docstring", "commit", "issue", "written", "test", "caller")
 """Issues and written queries are used as soon as a file of them is given; a weight of 0 switches any source off. Tests
 and callers are off unless a weight switches them on."""
-
-
-@dataclass
-class _Night:
-    """What one build gathers on its way."""
-
-    settings: Settings
-    store: Store
-    now: int
-    dropped: Counter[str] = field(default_factory=Counter)
-    failed: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - started, 3)
-
-    @contextmanager
-    def reading(self, repository: str) -> Iterator[None]:
-        """A repository that cannot be read is named in `failed`; the night goes on without it."""
-        try:
-            yield
-        except RepositoryError as error:
-            self.failed[repository] = str(error)
-
-    def require(self, readable: Sized) -> None:
-        """
-        Raises:
-            PairsError: no repository is left.
-        """
-        if not readable:
-            reasons = " | ".join(f"{name}: {reason}" for name, reason in self.failed.items())
-            raise PairsError(f"no repository can be read, so there are no pairs. {reasons}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Repository:
-    """An open source, and the queries of its history; without history both are empty."""
-
-    settings: RepositorySettings
-    source: Source
-    history: History | None = None
-    queries: tuple[CommitQuery, ...] = ()
-    issues: tuple[AnsweredIssue, ...] = ()
 
 
 def build_pairs(settings: Settings, store: Store) -> PairsManifest:
@@ -122,15 +70,15 @@ def build_pairs(settings: Settings, store: Store) -> PairsManifest:
     if not settings.repositories:
         raise PairsError("no repository is configured; write a settings file with `embed-assets init` and name one")
     started = time.monotonic()
-    night = _Night(settings, store, now=int(time.time()))
+    night = Night(settings, store, now=int(time.time()))
     with ExitStack() as stack:
-        sources = _open(night, stack)
+        sources = open_all(night, stack)
         inputs = _inputs_digest(night, sources)
         if (unchanged := _unchanged(night, inputs)) is not None:
             return unchanged
-        repositories = _with_histories(night, sources)
+        repositories = with_histories(night, sources)
         sides = _sides(night, repositories)
-        trees = _trees(night, repositories, sides)
+        trees = trees_at(night, repositories, sides)
         corpus = corpus_of(list(trees.values()))
         sides = _files(night, sides, corpus)
         with night.step("queries"):
@@ -139,58 +87,7 @@ def build_pairs(settings: Settings, store: Store) -> PairsManifest:
     return _write(night, sides, corpus, proposals, inputs, started)
 
 
-def _open(night: _Night, stack: ExitStack) -> list[tuple[RepositorySettings, Source]]:
-    sources = []
-    for repository in night.settings.repositories:
-        with night.reading(repository.name):
-            source = open_source(repository, night.store)
-            stack.callback(source.close)
-            night.notes += [source.notice] if source.notice else []
-            sources.append((repository, source))
-    night.require(sources)
-    return sources
-
-
-def _with_histories(night: _Night, sources: list[tuple[RepositorySettings, Source]]) -> list[_Repository]:
-    repositories = []
-    with night.step("history"):
-        for repository, source in sources:
-            with night.reading(repository.name):
-                repositories.append(_with_history(night, repository, source))
-    night.require(repositories)
-    return repositories
-
-
-def _trees(night: _Night, repositories: list[_Repository], sides: Sides) -> dict[str, pl.DataFrame]:
-    """Repository -> its tree at T, of those that can be read."""
-    trees = {}
-    with night.step("trees"):
-        for repository in repositories:
-            with night.reading(repository.settings.name):
-                trees[repository.settings.name] = _tree(night, repository, sides)
-    night.require(trees)
-    return trees
-
-
-def _with_history(night: _Night, repository: RepositorySettings, source: Source) -> _Repository:
-    weights = night.settings.pairs.sources
-    issues_file = repository.issues if weights.get("issue", 1.0) else None
-    if not isinstance(source, GitSource) or not repository.history or not (weights.get("commit") or issues_file):
-        return _Repository(settings=repository, source=source)
-    history = read_history(source, max_commits=night.settings.pairs.max_commits)
-    paths, cache = tree_filter(source, source.entries()), night.store.pairs_dir / "changes"
-    queries: list[CommitQuery] = []
-    issues: list[AnsweredIssue] = []
-    if weights.get("commit"):
-        queries = commit_queries(source, history, paths=paths, cache=cache, dropped=night.dropped)
-    if issues_file is not None:
-        issues = answered_issues(source, history, issues_file, paths=paths, cache=cache, dropped=night.dropped)
-    dated = [query for query in queries if query.commit.committed_at <= night.now + FUTURE_SECONDS]
-    night.dropped["commit_dated_in_future"] += len(queries) - len(dated)
-    return _Repository(settings=repository, source=source, history=history, queries=tuple(dated), issues=tuple(issues))
-
-
-def _sides(night: _Night, repositories: list[_Repository]) -> Sides:
+def _sides(night: Night, repositories: list[ReadRepository]) -> Sides:
     previous = read_sides(night.store.splits)
     sides = decide_sides(
         previous,
@@ -204,7 +101,7 @@ def _sides(night: _Night, repositories: list[_Repository]) -> Sides:
     return sides
 
 
-def _files(night: _Night, sides: Sides, corpus: Corpus) -> Sides:
+def _files(night: Night, sides: Sides, corpus: Corpus) -> Sides:
     """The sides, with one for every file of the corpus."""
     documented: dict[str, Counter[str]] = {}
     for function in corpus.documents():
@@ -215,21 +112,8 @@ def _files(night: _Night, sides: Sides, corpus: Corpus) -> Sides:
     return decided
 
 
-def _tree(night: _Night, repository: _Repository, sides: Sides) -> pl.DataFrame:
-    """The tree at T; as it is where there is no history. A history that begins after T has no tree yet."""
-    source, revision = repository.source, ""
-    if repository.history is not None and sides.cutoff:
-        assert isinstance(source, GitSource)
-        revision = source.commit_at(sides.cutoff)
-        if not revision:
-            night.notes.append(f"{source.name} has no commit before the cut-off; it is learnt from once T moves on")
-            return pl.DataFrame(schema=dict(SNIPPET_SCHEMA))
-    table, _ = snippets_at(source, night.store, revision, notices=night.notes)
-    return table
-
-
 def _proposals(
-    night: _Night, repositories: list[_Repository], trees: list[pl.DataFrame], corpus: Corpus, sides: Sides
+    night: Night, repositories: list[ReadRepository], trees: list[pl.DataFrame], corpus: Corpus, sides: Sides
 ) -> list[Proposal]:
     weights, found = night.settings.pairs.sources, []
     if weights.get("docstring"):
@@ -250,9 +134,11 @@ def _proposals(
 
 
 def _write(
-    night: _Night, sides: Sides, corpus: Corpus, proposals: list[Proposal], inputs: str, started: float
+    night: Night, sides: Sides, corpus: Corpus, proposals: list[Proposal], inputs: str, started: float
 ) -> PairsManifest:
     store, sketches = night.store, Sketches()
+    if waiting := night.dropped["commit_waits"]:
+        night.notes.append(f"{waiting} newer commit queries wait until a tenth of the held-out ones can be renewed")
     with night.step("separation"):
         learnt = _learnt_queries(store)
         merged = merge_repeated(without_learnt(proposals, learnt, night.dropped), night.dropped)
@@ -265,19 +151,49 @@ def _write(
         benchmark = benchmark_of([proposal for proposal in kept if proposal.split == "test"], corpus, sides.cutoff)
     with night.step("guard"):
         training = [proposal for proposal in kept if proposal.split != "test"]
-        guard = build_guard(training, sketches, store.pairs_dir / "guard", queries=night.settings.pairs.guard_queries)
+        guard = _guard(night, training, sketches)
+        external = [read_external(folder, training, sketches) for folder in _external_sets(night.settings)]
     with night.step("write"):
         _remember(store, learnt, pairs)
         write_file(store.pairs, pairs.write_parquet)
         write_json_lines(pairs, corpus, store.pairs_dir)
         point_link(store.current_benchmark, write_benchmark(benchmark, store.benchmarks))
         point_link(store.guard_benchmark, write_benchmark(guard, store.benchmarks))
+        _link_external(store, external)
     manifest = _manifest(night, sides, corpus, pairs, benchmark, guard, inputs, time.monotonic() - started)
     write_json(store.pairs_manifest, manifest.to_json())
     return manifest
 
 
-def _newest(night: _Night, proposals: list[Proposal]) -> list[Proposal]:
+def _guard(night: Night, training: list[Proposal], sketches: Sketches) -> Benchmark:
+    pairs = night.settings.pairs
+    if pairs.guard_set is not None:
+        return read_external(pairs.guard_set, training, sketches, name="guard")
+    return build_guard(training, sketches, night.store.pairs_dir / "guard", queries=pairs.guard_queries)
+
+
+def _external_sets(settings: Settings) -> tuple[Path, ...]:
+    """
+    Raises:
+        PairsError: two sets would be called the same.
+    """
+    folders = settings.pairs.external_sets
+    names = [folder.name for folder in folders]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PairsError(f"pairs.external_sets: two folders are called {twice[0]!r}; reports could not tell them apart")
+    return folders
+
+
+def _link_external(store: Store, external: list[Benchmark]) -> None:
+    """Links to the sets that the settings name; those of earlier settings go."""
+    for benchmark in external:
+        point_link(store.external_benchmark(benchmark.name), write_benchmark(benchmark, store.benchmarks))
+    named = {store.external_benchmark(benchmark.name) for benchmark in external}
+    for link in set(store.external_benchmarks) - named:
+        link.unlink()
+
+
+def _newest(night: Night, proposals: list[Proposal]) -> list[Proposal]:
     """At most `pairs.max_pairs` training rows, the newest first; docs, which have no date, go first."""
     most = night.settings.pairs.max_pairs
     if most is None:
@@ -308,9 +224,11 @@ def _remember(store: Store, learnt: set[str], pairs: pl.DataFrame) -> None:
         write_text(store.pairs_dir / "learnt.txt", "\n".join(sorted(now)) + "\n")
 
 
-def _inputs_digest(night: _Night, sources: list[tuple[RepositorySettings, Source]]) -> str:
+def _inputs_digest(night: Night, sources: list[tuple[RepositorySettings, Source]]) -> str:
     pairs = night.settings.pairs
+    sets = [*pairs.external_sets, *([pairs.guard_set] if pairs.guard_set else [])]
     files = [pairs.queries_file, *(repository.issues for repository, _ in sources)]
+    files += [file for folder in sets for file in sorted(folder.rglob("*.*")) if file.is_file()]
     return digest_of_json(
         {
             "versions": [PAIRS_VERSION, CHANGES_VERSION, cache_version(), sys.version],
@@ -322,13 +240,14 @@ def _inputs_digest(night: _Night, sources: list[tuple[RepositorySettings, Source
     )
 
 
-def _unchanged(night: _Night, inputs: str) -> PairsManifest | None:
+def _unchanged(night: Night, inputs: str) -> PairsManifest | None:
     """The manifest that is there, if it was made from the same inputs and all it speaks of is there too.
 
     A repository that broke off while it was read is tried again: what was missing may be there now.
     """
     store = night.store
-    paths = (store.pairs_manifest, store.pairs, store.splits, store.current_benchmark, store.guard_benchmark)
+    paths = [store.pairs_manifest, store.pairs, store.splits, store.current_benchmark, store.guard_benchmark]
+    paths += [store.external_benchmark(folder.name) for folder in night.settings.pairs.external_sets]
     if not all(path.exists() for path in paths):
         return None
     try:
@@ -345,7 +264,7 @@ def _unchanged(night: _Night, inputs: str) -> PairsManifest | None:
     return manifest if same and sides is not None and sides.cutoff == manifest.cutoff else None
 
 
-def _why_none(night: _Night, corpus: Corpus) -> str:
+def _why_none(night: Night, corpus: Corpus) -> str:
     reasons = (
         ", ".join(f"{reason} {count}" for reason, count in night.dropped.most_common(5) if count) or "nothing found"
     )
@@ -357,7 +276,7 @@ def _why_none(night: _Night, corpus: Corpus) -> str:
 
 
 def _manifest(
-    night: _Night,
+    night: Night,
     sides: Sides,
     corpus: Corpus,
     pairs: pl.DataFrame,

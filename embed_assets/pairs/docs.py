@@ -54,8 +54,8 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z\"'(`])")
 
 _BOILERPLATE = re.compile(
     r"""^(?:
-        (?:see|same\ as|alias(?:\ (?:for|of|to))?|like|equivalent\ to|synonym|shorthand\ for|wrapper\ (?:for|around))\b
-            (?=.{0,60}$)
+        (?:see|same\ as|alias(?:\ (?:for|of|to))?|like|equivalent\ to|synonym|implementation\ (?:for|of)
+            |shorthand\ for|wrapper\ (?:for|around))\b(?=.{0,60}$)
         | (?:todo|fixme|xxx|hack)\b
         | (?:@experimental\W+)?\S+\ is\ an\ experimental\ feature\b
         | deprecated\b | \W*copyright\b | \(c\) | spdx-license | licensed\ under

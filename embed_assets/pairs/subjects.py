@@ -67,7 +67,7 @@ _ABOUT_TEXT = re.compile(
         |correct(?:s|ed)?|clean\ ?up|rewrite|reword(?:s|ed)?|expand(?:s|ed)?|polish(?:es|ed)?|mention)\s+)
         (?:(?!\b(?:and|with|but|so|when|if|add|fix)\b)[^,;:]){0,40}
         \b(?:change\ ?log|changes?\ file|readme|release\ notes|doc\ ?strings?|documentation|docs?|comments?|javadocs?
-           |moduledocs?|typespecs?|copyright|licen[cs]e\ headers?)\b
+           |moduledocs?|(?:type)?specs?|copyright|licen[cs]e\ headers?)\b
         (?:(?!\b(?:and|but|so)\b)[^,;]){0,30}$""",
     re.IGNORECASE | re.VERBOSE,
 )

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from embed_assets.encoder.digest import model_digest
-from embed_assets.evaluation.benchmark import BenchmarkError
+from embed_assets.evaluation.benchmark import BenchmarkError, write_benchmark
 from embed_assets.evaluation.errors import EvaluationError
 from embed_assets.evaluation.evaluate import evaluate_candidate
 from embed_assets.evaluation.gate import decide
@@ -51,6 +51,7 @@ def job(store: Store, tmp_path: Path) -> EvaluationJob:
         live_digest=model_digest(base),
         benchmark=str(store.current_benchmark),
         guard=str(store.guard_benchmark),
+        external=[],
         vectors=str(store.vectors),
         attempt=1,
         device="cpu",
@@ -61,6 +62,22 @@ def job(store: Store, tmp_path: Path) -> EvaluationJob:
 def fake(path: Path, job: EvaluationJob) -> FakeEncoder:
     """A good candidate, a poor base."""
     return FakeEncoder(noise=0.1 if path.name == "model" else 0.45)
+
+
+def test_an_external_set_is_reported_and_decides_nothing(job: EvaluationJob, store: Store) -> None:
+    alone = evaluate_candidate(job, load=fake)
+    folder = write_benchmark(make_benchmark("elsewhere", 40), store.benchmarks)
+    beside = evaluate_candidate(dataclasses.replace(job, external=[str(folder)]), load=fake)
+    assert [part.name for part in beside.slices] == [
+        *(part.name for part in alone.slices),
+        "external_elsewhere",
+        "external_elsewhere_masked",
+    ]
+    found = beside.slice("external_elsewhere")
+    assert found is not None and found.corpus_size == 40
+    assert beside.notes == (f"external set elsewhere: benchmark {folder.name}",)
+    judged = [decide(report, GateSettings()) for report in (alone, beside)]
+    assert judged[0].figures == judged[1].figures and judged[0].reasons == judged[1].reasons
 
 
 def test_the_report_holds_every_system_on_every_slice(job: EvaluationJob) -> None:

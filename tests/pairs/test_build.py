@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from embed_assets.evaluation.benchmark import read_benchmark
-from embed_assets.pairs import build
+from embed_assets.pairs import reading
 from embed_assets.pairs.build import build_pairs
 from embed_assets.pairs.leakage import find_leaks, lineage_leaks
 from embed_assets.pairs.manifest import PairsError, PairsManifest, read_manifest
@@ -101,7 +101,7 @@ def test_a_night_with_nothing_new_changes_nothing(shop: Shop, store: Store, monk
     shop.go_on(60)
     settings = settings_for(shop.written.path)
     first = build_pairs(settings, store)
-    monkeypatch.setattr(build, "read_history", None)
+    monkeypatch.setattr(reading, "read_history", None)
     assert build_pairs(settings, store) == first
 
 
