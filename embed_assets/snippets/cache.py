@@ -111,7 +111,7 @@ class DefinitionCache:
 
 def cache_version() -> str:
     """Digest of everything but the file that decides what is extracted from it."""
-    wheels = sorted({language.grammar.replace("_", "-") for language in LANGUAGES} | {"tree-sitter"})
+    wheels = sorted({language.wheel for language in LANGUAGES} | {"tree-sitter"})
     rules = [file_sha256(Path(str(module.__file__))) for module in (docs, extract, filters, names, secrets, syntax)]
     versions = [importlib.metadata.version(wheel) for wheel in wheels]
     return digest_of(EXTRACTOR_VERSION, *(repr(language) for language in LANGUAGES), *rules, *versions)[:12]

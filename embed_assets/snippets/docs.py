@@ -6,7 +6,7 @@ Knows the shapes of comments, docstrings and attributes; nothing of syntax trees
 import inspect
 import re
 
-_LINE_MARKER = re.compile(r"^\s*(?://[/!]?|#+!?|--+|/\*[*!]*|\*+/|\*+(?!/)|=begin|=end) ?")
+_LINE_MARKER = re.compile(r"^\s*(?://[/!]?|#+!?|--+|%+!?|/\*[*!]*|\*+/|\*+(?!/)|=begin|=end) ?(?:@doc\s+)?")
 _BLOCK_END = re.compile(r"\s*\*+/\s*$")
 _DIRECTIVE = re.compile(
     r"^\s*(eslint|prettier|istanbul|c8 |v8 |tslint|jshint|biome|deno-|@ts-|webpack|nolint|clang-format|NOLINT|"
@@ -14,7 +14,7 @@ _DIRECTIVE = re.compile(
 )
 _RULER = re.compile(r"^[\s\W_]*$")
 _PYTHON_STRING = re.compile(r"^([rRuUbBfFtT]{0,2})(\"\"\"|'''|\"|')(.*)\2$", re.DOTALL)
-_ELIXIR_STRING = re.compile(r"^(?:~[sS])?(\"\"\"|'''|\"|')(.*)\1[a-z]*$", re.DOTALL)
+_ATTRIBUTE_STRING = re.compile(r"^(?:~[sS])?(\"\"\"|'''|\"|')(.*)\1[a-z]*$", re.DOTALL)
 _RUST_ATTRIBUTE = re.compile(r"^#!?\[doc\s*=\s*r?#*\"(.*)\"#*\s*\]$", re.DOTALL)
 
 
@@ -38,10 +38,10 @@ def docstring_text(literal: str) -> str:
 
 
 def attribute_text(attribute: str) -> str:
-    """What `@doc "..."` or `#[doc = "..."]` says; empty for `@doc false` and metadata such as `@doc since: "1.2"`."""
+    """What `@doc "..."`, `-doc "...".` or `#[doc = "..."]` says; empty for `@doc false` and `@doc since: "1.2"`."""
     rust = _RUST_ATTRIBUTE.match(attribute)
     if rust is not None:
         return rust[1].strip()
     _, _, value = attribute.partition("doc")
-    match = _ELIXIR_STRING.match(value.strip().removeprefix("(").removesuffix(")").strip())
+    match = _ATTRIBUTE_STRING.match(value.strip().removesuffix(".").removeprefix("(").removesuffix(")").strip())
     return inspect.cleandoc(match[2]).strip() if match is not None else ""

@@ -21,7 +21,7 @@ EXTRACTOR_VERSION = "1"
 MAX_SIGNATURE = 500
 
 _BLANK_LINES = re.compile(r"\n[ \t]*\n(?:[ \t]*\n)+")
-_HEAD_END = re.compile(r"(?:\s*(?:\{|=>|=|:|\bdo|,\s*do:.*))+\s*$", re.DOTALL)
+_HEAD_END = re.compile(r"(?:\s*(?:\{|=>|=|:|->|\bdo|,\s*do:.*))+\s*$", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,8 +57,8 @@ def extract(source: bytes, language: str) -> list[Definition]:
     text = _as_utf8(source)
     lines = [match.end() for match in re.finditer(rb"\n", text)]
     definitions = [_define(text, lines, item, language) for item in definitions_in(text, language)]
-    if language == "elixir":
-        definitions = _merge_clauses(definitions)
+    if BY_NAME[language].merges_clauses:
+        definitions = _merge_clauses(definitions, language)
     return _number_repeated(definitions)
 
 
@@ -97,7 +97,7 @@ def _define(source: bytes, lines: list[int], item: Item, language: str) -> Defin
         scope=".".join(item.scope),
         name=item.name,
         disambiguator=item.disambiguator,
-        signature=_signature(source, item),
+        signature=_signature(source, item, language),
         doc=doc,
         code=_code(source, item, cuts),
         start_line=bisect_right(lines, item.begin) + 1,
@@ -130,14 +130,21 @@ def _docstring(body: Node | None, cuts: list[tuple[int, int, bytes]]) -> tuple[s
     return doc, [*cuts, (statement.start_byte, statement.end_byte, b"..." if alone else b"")]
 
 
-def _signature(source: bytes, item: Item) -> str:
+def _signature(source: bytes, item: Item, language: str) -> str:
     body = item.first("body")
     start = (
         min(item.start, item.parent.start) if item.parent is not None and item.parent.role == "wrapper" else item.start
     )
     end = body.start_byte if body is not None else item.end
-    head = source[start:end][: 8 * MAX_SIGNATURE].decode("utf-8", "ignore")
-    if body is None:
+    if item.role == "function" and language == "elixir":  # What `def` is called with first is the whole head.
+        called_with = first_child(item.first("name"))
+        end = called_with.end_byte if called_with is not None else end
+    pieces = []
+    for comment in item.head_comments:
+        pieces.append(source[start : comment.start])
+        start = max(start, comment.end)
+    head = b" ".join([*pieces, source[start:end]])[: 8 * MAX_SIGNATURE].decode("utf-8", "ignore")
+    if body is None and language != "elixir":
         head = head.split("{", 1)[0] if "{" in head else head.split("\n", 1)[0]
     return " ".join(_HEAD_END.sub("", head).split())[:MAX_SIGNATURE]
 
@@ -172,8 +179,8 @@ def _whole_lines(source: bytes, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _merge_clauses(definitions: list[Definition]) -> list[Definition]:
-    """Elixir: the clauses of one function are one definition."""
+def _merge_clauses(definitions: list[Definition], language: str) -> list[Definition]:
+    """The clauses of one function are one definition: they share scope, name and arity."""
     merged: list[Definition] = []
     places: dict[tuple[str, str, str], int] = {}
     for definition in definitions:
@@ -187,7 +194,8 @@ def _merge_clauses(definitions: list[Definition]) -> list[Definition]:
         first = merged[place]
         merged[place] = replace(
             first,
-            doc=first.doc or definition.doc,
+            # Elixir's `@doc` may stand at any clause; a comment above a later one of Erlang's is about that clause.
+            doc=first.doc or (definition.doc if language == "elixir" else ""),
             code=f"{first.code}\n\n{definition.code}",
             end_line=max(first.end_line, definition.end_line),
         )

@@ -59,6 +59,13 @@ class Language:
     """Regular expression that the paths of tests match."""
     test_scopes: str = ""
     """Regular expression that the scope or name of a test outside of `test_paths` matches."""
+    merges_clauses: bool = False
+    """Definitions of one name and arity are clauses of one."""
+
+    @property
+    def wheel(self) -> str:
+        """Name of the distribution that holds the grammar."""
+        return self.grammar.partition(".")[0].replace("_", "-")
 
 
 _SCRIPT_VALUE = (
@@ -75,6 +82,8 @@ _SCRIPT_QUERY = f"""
 (assignment_expression left: (member_expression property: (_) @name) right: {_SCRIPT_VALUE}) @function
 (pair key: (property_identifier) @name value: {_SCRIPT_BLOCK}) @function
 (class_declaration name: (_) @name body: (_) @body) @class
+(variable_declarator name: (identifier) @name value: (object)) @namespace
+(pair key: (property_identifier) @name value: (object)) @namespace
 (export_statement declaration: [(function_declaration) (generator_function_declaration) (class_declaration)]) @wrapper
 (export_statement declaration: (_ (variable_declarator value: [(arrow_function) (function_expression)]))) @wrapper
 (lexical_declaration (variable_declarator value: [(arrow_function) (function_expression)])) @wrapper
@@ -163,6 +172,24 @@ LANGUAGES: tuple[Language, ...] = (
         inner_doc=r"@moduledoc\b",
         leads=r"@(doc|spec|impl|deprecated|decorate|tag|dialyzer)\b",
         test_paths=r"(^|/)(test|integration_test)/|_test\.exs$",
+        merges_clauses=True,
+    ),
+    Language(
+        name="erlang",
+        extensions=(".erl", ".hrl"),
+        grammar="tree_sitter_language_pack.bindings.erlang",
+        query="""
+            (comment) @comment
+            [(spec) (wild_attribute)] @lead
+            (fun_decl clause: (function_clause body: (_) @body) @name) @function
+            (record_decl name: (_) @name) @class
+            """,
+        docs="attributes",
+        doc_comment=r"%",
+        doc_lead=r"-\s*doc\b",
+        leads=r"-\s*(doc|spec|deprecated|dialyzer)\b",
+        test_paths=r"(^|/)(test|eunit)/|_(SUITE|tests?)\.erl$",
+        merges_clauses=True,
     ),
     Language(
         name="typescript",
@@ -215,6 +242,8 @@ LANGUAGES: tuple[Language, ...] = (
             (enum_declaration name: (_) @name body: (_) @body) @class
             (record_declaration name: (_) @name body: (_) @body) @class
             (annotation_type_declaration name: (_) @name body: (_) @body) @class
+            (object_creation_expression type: (_) @name (class_body)) @scope
+            (enum_constant name: (_) @name body: (_)) @scope
             """,
         test_paths=r"(^|/)(test|tests|androidTest|testFixtures)/|(Test|Tests|TestCase|IT)\.java$",
     ),
@@ -359,9 +388,8 @@ def grammar_of(language: str) -> tree_sitter.Language:
         module = importlib.import_module(entry.grammar)
         return tree_sitter.Language(getattr(module, entry.grammar_function)())
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        wheel = entry.grammar.replace("_", "-")
         raise GrammarError(
-            f"the grammar of {language} cannot be loaded ({error}); reinstall it: pip install {wheel}"
+            f"the grammar of {language} cannot be loaded ({error}); reinstall it: pip install {entry.wheel}"
         ) from error
 
 
@@ -376,10 +404,9 @@ def query_of(language: str) -> tree_sitter.Query:
     try:
         return tree_sitter.Query(grammar, BY_NAME[language].query)
     except tree_sitter.QueryError as error:
-        wheel = BY_NAME[language].grammar.replace("_", "-")
         raise GrammarError(
-            f"the installed {wheel} does not know the nodes that {language} is extracted by ({error}); "
-            f"install the version of constraints.txt"
+            f"the installed {BY_NAME[language].wheel} does not know the nodes that {language} is extracted by "
+            f"({error}); install the version of constraints.txt"
         ) from error
 
 

@@ -1,6 +1,7 @@
 """What a definition is called, where the grammar's `name` is not yet the name.
 
-C and C++ hide it in declarators, Elixir in the arguments of the call to `def`. Knows nothing of docs.
+C and C++ hide it in declarators, Elixir in the arguments of the call to `def`, Erlang in the first clause. Knows
+nothing of docs.
 """
 
 import re
@@ -67,6 +68,13 @@ def elixir_name(node: Node) -> tuple[str, str, str]:
     return text_of(head)[:MAX_NAME], "", "/0" if head.type == "identifier" else ""
 
 
+def erlang_name(node: Node) -> tuple[str, str, str]:
+    """Erlang: the clause `add([], X) when is_list(X) -> X` -> (`add`, ``, `/2`)."""
+    arguments = node.child_by_field_name("args")
+    arity = sum(1 for child in arguments.named_children if child.type != "comment") if arguments is not None else 0
+    return text_of(node.child_by_field_name("name")).strip("'")[:MAX_NAME], "", f"/{arity}"
+
+
 def module_name(node: Node) -> tuple[str, str, str]:
     """Elixir: the arguments of `defimpl Enumerable, for: Stream` -> (`Enumerable for Stream`, ``, ``)."""
     first = first_child(node)
@@ -84,7 +92,12 @@ def type_name(text: str) -> str:
 
 
 NameRule = Callable[[Node], tuple[str, str, str]]
-FUNCTION_NAMES: Mapping[str, NameRule] = {"c": declared_name, "cpp": declared_name, "elixir": elixir_name}
+FUNCTION_NAMES: Mapping[str, NameRule] = {
+    "c": declared_name,
+    "cpp": declared_name,
+    "elixir": elixir_name,
+    "erlang": erlang_name,
+}
 """Language -> rule for functions; `plain_name` where there is none."""
 OTHER_NAMES: Mapping[str, NameRule] = {"elixir": module_name}
 """Language -> rule for classes, modules and scopes."""

@@ -16,7 +16,7 @@ from embed_assets.snippets.names import name_rule, text_of, type_name
 
 MAX_DEPTH = 8
 """Definitions nested deeper are part of what encloses them and no definitions of their own: each level repeats the
-code of those below it, so that this bounds the output to a multiple of the file."""
+code of those below it, so that this bounds the output to a multiple of the file. Scopes have as many names at most."""
 MAX_SYNTAX_DEPTH = 500
 """Nodes deeper than this are not looked at: a query's time grows with size times depth, and a megabyte of opening
 brackets is as deep as it is long."""
@@ -64,6 +64,8 @@ class Item:
     """Where it begins with its documentation."""
     docs: list["Item"] = field(default_factory=list)
     """Documenting comments and attributes, in document order."""
+    head_comments: list["Item"] = field(default_factory=list)
+    """Comments between its beginning and its body."""
     children: list["Item"] = field(default_factory=list)
     """Definitions directly inside."""
 
@@ -153,12 +155,15 @@ def _nest(items: list[Item], language: Language) -> tuple[list[Item], list[Item]
                 item.parent.docs.append(item)
             else:
                 annotations.append(item)
+            if item.role == "comment" and item.parent is not None and _in_head(item, item.parent):
+                item.parent.head_comments.append(item)
             continue
         if item.role == "wrapper":
             stack.append(item)
             continue
         enclosing = _settle(item, language)
-        if item.name and item.depth <= MAX_DEPTH:
+        names_too_much = item.role in NAMING_ROLES and len(item.scope) >= MAX_DEPTH
+        if item.name and item.depth <= MAX_DEPTH and not names_too_much:
             stack.append(item)
             if item.role not in NAMING_ROLES and (
                 item.role != "function" or item.first("body") or not language.needs_body
@@ -169,12 +174,17 @@ def _nest(items: list[Item], language: Language) -> tuple[list[Item], list[Item]
     return found, annotations
 
 
+def _in_head(comment: Item, item: Item) -> bool:
+    body = item.first("body")
+    return body is not None and comment.end <= body.start_byte
+
+
 def _settle(item: Item, language: Language) -> Item | None:
     """Fills in name, scope, depth and extent; returns the definition or scope that encloses the item."""
     item.begin, item.finish = item.start, item.end
     enclosing = item.parent
     while enclosing is not None and enclosing.role == "wrapper":
-        if not enclosing.claimed:
+        if not enclosing.claimed and item.role not in NAMING_ROLES:
             enclosing.claimed = True
             item.begin, item.finish = enclosing.start, enclosing.end
         enclosing = enclosing.parent
@@ -186,7 +196,7 @@ def _settle(item: Item, language: Language) -> Item | None:
     if item.first("owner") is not None:
         item.owner = type_name(text_of(item.first("owner")))
     if enclosing is not None:
-        item.depth = enclosing.depth + 1
+        item.depth = enclosing.depth + (enclosing.role not in NAMING_ROLES)
         item.scope = (*enclosing.scope, enclosing.name)
         qualifier = enclosing.first("qualifier")
         if qualifier is not None:

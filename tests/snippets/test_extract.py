@@ -121,6 +121,40 @@ end
             ("function", "Shop.Cart.<~>/2", "", "defmacro a <~> b do\n  a\nend"),
         ],
     ),
+    "erlang": (
+        '''%%%% Shopping.
+-module(cart).
+
+%% @doc Adds one.
+%% To the front.
+-spec add(a(), b()) -> c().
+add([], X) when is_list(X) ->
+    [X];
+% the long way
+add(C, X) ->
+    F = fun(Y) -> Y end,
+    [F(X) | C].
+
+-doc """
+Waits.
+""".
+wait() -> ok.
+add(X) -> X.
+-record(cart, {items, owner}).
+''',
+        [
+            (
+                "function",
+                "add/2",
+                "Adds one.\nTo the front.",
+                "-spec add(a(), b()) -> c().\nadd([], X) when is_list(X) ->\n    [X];\n\n"
+                "add(C, X) ->\n    F = fun(Y) -> Y end,\n    [F(X) | C].",
+            ),
+            ("function", "wait/0", "Waits.", "wait() -> ok."),
+            ("function", "add/1", "", "add(X) -> X."),
+            ("class", "cart", "", "-record(cart, {items, owner})."),
+        ],
+    ),
     "typescript": (
         """/** Waits. */
 export const wait = async (ms: number): Promise<void> => { await ms }
@@ -141,7 +175,7 @@ export interface Item { name: string }
             ("class", "Cart", "", "export default class Cart<T> extends Base {\n  private size = 2\n}"),
             ("method", "Cart.add", "Adds.", "@log()\nadd(item: string): void { return }"),
             ("function", "over", "", "export function over(a: any) { }"),
-            ("function", "get", "", "get() { return 1 }"),
+            ("function", "table.get", "", "get() { return 1 }"),
             ("class", "Item", "", "export interface Item { name: string }"),
         ],
     ),
@@ -322,6 +356,42 @@ def test_signature_is_the_head_on_one_line() -> None:
     assert extract(b"fn a(x: u8) -> u8 where u8: Copy { x }", "rust")[0].signature == "fn a(x: u8) -> u8 where u8: Copy"
     elixir = extract(b"defmodule A do\n  def a(x), do: x\nend", "elixir")
     assert [one.signature for one in elixir] == ["defmodule A", "def a(x)"]
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "signature"),
+    [
+        ("elixir", "defmodule A do\n  def a(%{b: c}), do: c\nend", "def a(%{b: c})"),
+        ("elixir", "defmodule A do\n  def a(\n        b,\n        c\n      ),\n      do: b\nend", "def a( b, c )"),
+        ("elixir", "defmodule A do\n  defp a(b) when b in [:c] do\n    b\n  end\nend", "defp a(b) when b in [:c]"),
+        ("elixir", "defmodule A do\n  defguard a(b) when is_map(b)\nend", "defguard a(b) when is_map(b)"),
+        (
+            "python",
+            "def a(  # noqa: X\n    b: str = '#',\n) -> int:  # why\n    # because\n    return b\n",
+            "def a( b: str = '#', ) -> int",
+        ),
+        ("typescript", "function a(b: number /* grams */): void { return }", "function a(b: number ): void"),
+        ("erlang", "a(X) when is_list(X) ->\n    X.", "a(X) when is_list(X)"),
+        ("rust", "fn a(\n    // grams\n    b: u8,\n) -> u8 { b }", "fn a( b: u8, ) -> u8"),
+    ],
+)
+def test_signatures_hold_patterns_and_no_comments(language: str, source: str, signature: str) -> None:
+    assert extract(source.encode(), language)[-1].signature == signature
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "names"),
+    [
+        ("typescript", "export const table = { cells: { get() { return 1 } }, put: (x) => { x } }", ["table.cells.get", "table.put"]),
+        ("javascript", "const a = { b() { return 1 } }, c = () => { return 2 }", ["a.b", "c"]),
+        ("java", "class A { B b = new B<C>() { int c() { return 1; } }; }", ["A", "A.B.c"]),
+        ("java", "enum A { X { int c() { return 1; } }, Y { int c() { return 2; } } }", ["A", "A.X.c", "A.Y.c"]),
+    ],
+)  # fmt: skip
+def test_what_has_no_declaration_of_its_own_still_names_what_it_holds(
+    language: str, source: str, names: list[str]
+) -> None:
+    assert [qualified(one) for one in extract(source.encode(), language)] == names
 
 
 def test_lines_count_from_one_and_leave_the_doc_comment_out() -> None:
