@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from itertools import chain, islice
+from multiprocessing import current_process, get_context
 
 from embed_assets.snippets.extract import Definition, extract
 from embed_assets.snippets.filters import content_reason
@@ -24,6 +25,10 @@ BATCH_BYTES = 250_000
 """Source handed to a process at once: large against the cost of a message, small against the memory."""
 BATCHES_AHEAD = 3
 """Batches in flight per process: none waits for work, and memory stays bounded."""
+PARSER_CRASHED = "parser_crashed"
+"""Reason of files that end the process which parses them. Never remembered: lack of memory does the same."""
+UNUSABLE_POOL = (BrokenProcessPool, OSError)
+"""A process died, or none could be started."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,17 +72,18 @@ def parse(content: bytes, language: str) -> Parsed:
     )
 
 
-def parse_all(blobs: Iterable[Blob]) -> Iterator[tuple[Blob, Parsed]]:
+def parse_all(blobs: Iterable[Blob], notices: list[str] | None = None) -> Iterator[tuple[Blob, Parsed]]:
     """Parses every blob, in order: the first few here, and if there are more, the rest in a process per core.
 
     Args:
         blobs: read as they are needed.
+        notices: receives what the user should know: files that crash the parser, processes that cannot be started.
 
     Raises:
         GrammarError: a grammar is missing or does not fit.
     """
     remaining = iter(blobs)
-    processes = usable_cores()
+    processes = 1 if current_process().daemon else usable_cores()  # A daemon may have no children.
     size = 0
     for blob in remaining:
         yield blob, parse(blob.content, blob.language)
@@ -86,17 +92,7 @@ def parse_all(blobs: Iterable[Blob]) -> Iterator[tuple[Blob, Parsed]]:
             break
     else:
         return
-    pool = _pool(processes)
-    pending: deque[tuple[list[Blob], Future[list[Parsed]]]] = deque()
-    try:
-        for batch in _batches(remaining):
-            pending.append((batch, pool.submit(_parse_batch, batch)))
-            if len(pending) >= processes * BATCHES_AHEAD:
-                yield from _finished(*pending.popleft())
-        while pending:
-            yield from _finished(*pending.popleft())
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    yield from _in_processes(_batches(remaining), processes, [] if notices is None else notices)
 
 
 def usable_cores() -> int:
@@ -113,30 +109,82 @@ def load_grammars(languages: Iterable[str]) -> None:
         query_of(language)
 
 
+def _in_processes(batches: Iterator[list[Blob]], processes: int, notices: list[str]) -> Iterator[tuple[Blob, Parsed]]:
+    """Batches through a pool, in order. A pool that breaks is replaced; where none can be had, this process goes on."""
+    pool = _pool(processes)
+    pending: deque[tuple[list[Blob], Future[list[Parsed]]]] = deque()
+    try:
+        while True:
+            for batch in islice(batches, processes * BATCHES_AHEAD - len(pending)):
+                pending.append((batch, _submit(pool, batch)))
+            if not pending:
+                return
+            batch, future = pending.popleft()
+            try:
+                yield from zip(batch, future.result(), strict=True)
+                continue
+            except UNUSABLE_POOL as error:
+                pool.shutdown(wait=True, cancel_futures=True)
+                broken = _why_none_starts()
+                if broken:
+                    notices.append(
+                        f"no process could be started to parse in ({broken}; before that: {error}); what was left was "
+                        f"parsed on one core. Look at the limits on processes and memory, and guard a script of your "
+                        f'own with `if __name__ == "__main__"`'
+                    )
+                    for blob in chain(batch, *(later for later, _ in pending), chain.from_iterable(batches)):
+                        yield blob, parse(blob.content, blob.language)
+                    return
+            yield from _one_by_one(batch, notices)
+            pool = _pool(processes)
+            pending = deque((later, _submit(pool, later)) for later, _ in pending)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_by_one(batch: list[Blob], notices: list[str]) -> Iterator[tuple[Blob, Parsed]]:
+    """In a process beside, replaced after a crash: a file that crashes the parser takes nothing else with it."""
+    pool = _pool(1)
+    try:
+        for blob in batch:
+            try:
+                parsed = _submit(pool, [blob]).result()[0]
+            except UNUSABLE_POOL:
+                pool.shutdown(wait=True, cancel_futures=True)
+                pool = _pool(1)
+                notices.append(f"the {blob.language} parser crashed on blob {blob.blob_id}; the file is left out")
+                parsed = Parsed(reason=PARSER_CRASHED)
+            yield blob, parsed
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _why_none_starts() -> str:
+    """Empty when a process can be started at all."""
+    try:
+        with _pool(1) as pool:
+            pool.submit(os.getpid).result()
+    except UNUSABLE_POOL as error:
+        return str(error) or type(error).__name__
+    return ""
+
+
 def _pool(processes: int) -> ProcessPoolExecutor:
     # Spawned: the caller may run threads (Dagster's), whose locks a forked child would inherit locked.
     return ProcessPoolExecutor(max_workers=processes, mp_context=get_context("spawn"))
 
 
+def _submit(pool: ProcessPoolExecutor, batch: list[Blob]) -> "Future[list[Parsed]]":
+    try:
+        return pool.submit(_parse_batch, batch)
+    except UNUSABLE_POOL as error:
+        failed: Future[list[Parsed]] = Future()
+        failed.set_exception(error)
+        return failed
+
+
 def _parse_batch(batch: Sequence[Blob]) -> list[Parsed]:
     return [parse(blob.content, blob.language) for blob in batch]
-
-
-def _finished(batch: list[Blob], future: "Future[list[Parsed]]") -> Iterator[tuple[Blob, Parsed]]:
-    try:
-        yield from zip(batch, future.result(), strict=True)
-    except BrokenProcessPool:
-        for blob in batch:
-            yield blob, _parse_alone(blob)
-
-
-def _parse_alone(blob: Blob) -> Parsed:
-    """In a process of its own: a grammar that crashed takes nothing else with it."""
-    with _pool(1) as pool:
-        try:
-            return pool.submit(_parse_batch, [blob]).result()[0]
-        except BrokenProcessPool:
-            return Parsed(reason="parser_crashed")
 
 
 def _batches(blobs: Iterable[Blob]) -> Iterator[list[Blob]]:

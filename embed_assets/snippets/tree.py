@@ -17,7 +17,7 @@ from embed_assets.snippets.entries import Entry
 from embed_assets.snippets.extract import definition_id_of, snippet_id_of
 from embed_assets.snippets.filters import PathFilter, path_filter
 from embed_assets.snippets.languages import is_test, language_of
-from embed_assets.snippets.parse import Blob, Parsed, load_grammars, parse_all
+from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed, load_grammars, parse_all
 from embed_assets.snippets.repositories import Source
 from embed_assets.store import Store
 
@@ -132,10 +132,11 @@ def definitions_of(
             Blob(blob_id=blob_id, language=language, content=content)
             for (_, language), (blob_id, content) in zip(missing, source.read(key[0] for key in missing), strict=True)
         )
-        for blob, parsed in parse_all(blobs):
+        for blob, parsed in parse_all(blobs, notices):
             key = (blob.blob_id, blob.language)
             known[key] = parsed
-            cache.put(key, parsed)
+            if parsed.reason != PARSER_CRASHED:
+                cache.put(key, parsed)
     return known, missing
 
 
