@@ -103,11 +103,13 @@ def open_package(package: str, name: str) -> PackageSource:
     """
     if package == STANDARD_LIBRARY:
         return standard_library(name)
-    for module in (package, *_modules_of_distribution(package)):
-        locations = _locations(module)
-        if locations:
-            root = Path(locations[0]).parent
-            return PackageSource(name=name, root=root, folders=[Path(location).name for location in locations[:1]])
+    files = _files_of_distribution(package)
+    if files:
+        root = Path(str(importlib.metadata.distribution(package).locate_file("")))
+        return PackageSource(name=name, root=root, folders=files)
+    locations = _locations(package) or _locations(package.replace("-", "_"))
+    if locations:
+        return PackageSource(name=name, root=Path(locations[0]).parent, folders=[Path(locations[0]).name])
     raise RepositoryError(
         f"package:{package}: no installed package of this name (neither importable nor a distribution); "
         f"install it into this environment, or see `pip list`"
@@ -135,13 +137,21 @@ def _walk(path: Path) -> Iterator[Path]:
                 yield found
 
 
-def _modules_of_distribution(package: str) -> list[str]:
+def _files_of_distribution(package: str) -> list[str]:
+    """Source files that a distribution installed, whatever and how many its top-level packages are; none where it is
+    installed for editing, or is no distribution."""
     try:
         files = importlib.metadata.files(package) or []
     except (importlib.metadata.PackageNotFoundError, ValueError):
         return []
-    tops = [file.parts[0].removesuffix(".py") for file in files if file.suffix == ".py" and file.parts[0] != ".."]
-    return sorted(dict.fromkeys(tops), key=lambda top: -tops.count(top))
+    return [
+        file.as_posix()
+        for file in files
+        if language_of(file.name) is not None
+        and not {"..", *SKIPPED_FOLDERS} & set(file.parts)
+        and not file.name.startswith("__editable__")
+        and Path(str(file.locate())).is_file()
+    ]
 
 
 def _locations(module: str) -> list[str]:

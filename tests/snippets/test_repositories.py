@@ -204,6 +204,26 @@ def test_a_package_is_found_by_its_distribution_name_too(store: Store) -> None:
     assert any(entry.path == "git/repo/base.py" for entry in source.entries())
 
 
+def test_a_distribution_is_read_whole_and_alone(tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several top-level packages, a module, and a namespace shared with another distribution."""
+    files = ["alpha/__init__.py", "alpha/deep/a.py", "beta.py", "shared/ours/b.py", "alpha/__pycache__/c.py"]
+    for name in (*files, "shared/theirs/d.py", "two_tops-1.0.dist-info/METADATA"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("Metadata-Version: 2.1\nName: two-tops\nVersion: 1.0\n" if "METADATA" in name else "x = 1\n")
+    record = "".join(f"{name},,\n" for name in (*files, "alpha/gone.py", "../../bin/e.py", "__editable__f.py"))
+    (tmp_path / "two_tops-1.0.dist-info" / "RECORD").write_text(record)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    source = open_source(RepositorySettings(source="package:two-tops"), store)
+    assert [entry.path for entry in source.entries()] == [
+        "alpha/__init__.py",
+        "alpha/deep/a.py",
+        "beta.py",
+        "shared/ours/b.py",
+    ]
+    assert [content for _, content in source.read([source.entries()[0].blob_id])] == [b"x = 1\n"]
+
+
 def test_an_unknown_package_is_said(store: Store) -> None:
     with pytest.raises(RepositoryError, match="no installed package of this name"):
         open_source(RepositorySettings(source="package:no-such-package"), store)
