@@ -23,7 +23,7 @@ class Entry:
     blob_id: str
     """Git object id of the content."""
     size: int
-    """Bytes; 0 for a submodule."""
+    """Bytes; 0 for a submodule, -1 where the object is missing: whoever needs it finds out when reading it."""
     mode: int = 0o100644
 
 

@@ -64,7 +64,7 @@ class GitSource:
                 Entry(
                     path=path.decode("utf-8", "backslashreplace"),
                     blob_id=blob_id.decode(),
-                    size=0 if size == b"-" else int(size),
+                    size=0 if size == b"-" else -1 if size == b"BAD" else int(size),
                     mode=int(mode, 8),
                 )
             )

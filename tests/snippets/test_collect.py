@@ -1,6 +1,6 @@
 """Whole nights: the table, the manifest, what a second night costs, and what one bad repository does."""
 
-from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ from hypothesis import strategies as st
 
 from embed_assets.records import SNIPPET_SCHEMA
 from embed_assets.settings import RepositorySettings, Settings
-from embed_assets.snippets import parse as parsing
 from embed_assets.snippets.collect import SnippetsError, collect_snippets, deduplicated, read_manifest, table_digest
-from embed_assets.snippets.parse import Blob, parse, parse_all
+from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed
 from embed_assets.snippets.repositories import open_source
 from embed_assets.snippets.tree import snippets_at
 from embed_assets.store import Store
-from tests.snippets.made_repositories import DAY, FIRST_COMMIT, commit, make_repository
+from tests.snippets.made_repositories import DAY, FIRST_COMMIT, commit, make_repository, run_git
 from tests.snippets.test_secrets import SECRETS
 
 
@@ -180,20 +179,26 @@ def test_an_installed_package_gives_snippets(store: Store) -> None:
     assert manifest.repositories["datasketch"].documented > 20
 
 
-def test_many_processes_give_what_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    blobs = [
-        Blob(
-            blob_id=str(number),
-            language="python",
-            content=b"".join(b"def f%d(): return %d\n" % (number, line) for line in range(50)),
-        )
-        for number in range(60)
-    ]
-    alone = [parse(blob.content, blob.language) for blob in blobs]
-    monkeypatch.setattr(parsing, "POOL_BYTES", 1)
-    monkeypatch.setattr(parsing, "BATCH_BYTES", 10_000)
-    monkeypatch.setattr(parsing, "usable_cores", lambda: 2)
-    together = list(parse_all(blobs))
-    assert [blob.blob_id for blob, _ in together] == [blob.blob_id for blob in blobs]
-    assert [parsed for _, parsed in together] == alone
-    assert Counter(len(parsed.definitions) for parsed in alone) == {50: 60}
+def test_a_missing_object_loses_its_repository_and_no_other(tmp_path: Path, shop: Path, store: Store) -> None:
+    broken = make_repository(tmp_path / "broken", {"a.py": "def a():\n    return 1\n"})
+    blob_id = run_git(broken, "rev-parse", "HEAD:a.py")
+    (broken / ".git" / "objects" / blob_id[:2] / blob_id[2:]).unlink()
+    manifest = collect_snippets(settings_for(broken, shop), store)
+    assert blob_id in manifest.failed["broken"]
+    assert "git fetch --refetch" in manifest.failed["broken"]
+    assert list(manifest.repositories) == ["shop"]
+    assert manifest.snippets == 2
+
+
+def test_a_crash_is_told_and_tried_again_the_next_night(
+    shop: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crashing(blobs: Iterable[Blob], notices: list[str]) -> Iterator[tuple[Blob, Parsed]]:
+        notices.append("the parser crashed")
+        yield from ((blob, Parsed(reason=PARSER_CRASHED)) for blob in blobs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("embed_assets.snippets.tree.parse_all", crashing)
+        with pytest.raises(SnippetsError, match=r"parser_crashed 2"):
+            collect_snippets(settings_for(shop), store)
+    assert collect_snippets(settings_for(shop), store).snippets == 2
