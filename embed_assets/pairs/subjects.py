@@ -7,6 +7,7 @@ which `history` knows), bots, releases, formatting sweeps, fixups, and subjects 
 import re
 
 from embed_assets.pairs.wording import Cleaned, content_words, one_line
+from embed_assets.snippets.secrets import holds_secret
 
 LEAST_WORDS = 4
 """Words of a cleaned subject; below it ("fix tests", "Update docs again") no function in particular is meant."""
@@ -91,8 +92,10 @@ def written_by_bot(author: str) -> bool:
 
 def subject_query(subject: str) -> Cleaned:
     """The query that a subject makes, or why it makes none: `subject_revert`, `subject_merge`, `subject_fixup`,
-    `subject_release`, `subject_formatting`, `subject_about_text`, `subject_too_short`."""
+    `subject_release`, `subject_formatting`, `subject_about_text`, `subject_too_short`, `query_holds_secret`."""
     subject = one_line(subject)
+    if holds_secret(subject):  # Looked for before anything is cut out: half a key is still a key, and hard to know.
+        return Cleaned("", "query_holds_secret")
     for pattern, reason in (
         (_REVERT, "subject_revert"),
         (_MERGE, "subject_merge"),

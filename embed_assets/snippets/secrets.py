@@ -25,9 +25,11 @@ _SHAPE = re.compile(
 _KEYWORDS = ("secret", "passw", "passphrase", "token", "key", "credential", "auth")
 _ASSIGNED = re.compile(
     r"(?i:secret|passw(?:or)?d|passphrase|token|api[_-]?key|private[_-]?key|access[_-]?key|credentials?|auth)\w*"
-    r"[\"'\])]*\s*(?::\s*[\w<>\[\]&' ]+?\s*=|=>|:=|[:=(,]|==)\s*(?:Some\(|String::from\()?[\"'`]([^\"'`\s]{16,})[\"'`]"
+    r"[\"'\])\\]*\s*(?::\s*[\w<>\[\]&' ]+?\s*=|=>|:=|[:=(,]|==)\s*(?:Some\(|String::from\()?"
+    r"\\*[\"'`]([^\"'`\s\\]{16,})\\*[\"'`]"
 )
-"""What a variable, key or argument of a telling name is set to, if it is a literal of at least 16 characters."""
+"""What a variable, key or argument of a telling name is set to, if it is a literal of at least 16 characters; its quotes
+may be escaped, as in JSON inside a string."""
 BASE64_ENTROPY_BITS = 4.5
 HEX_ENTROPY_BITS = 3.0
 """Limits of detect-secrets' own defaults, in bits per character."""

@@ -63,6 +63,11 @@ class WrittenHistory:
         )
         return self.path
 
+    def commit_ids(self) -> list[str]:
+        """Of what was written, oldest first: the commit of a mark stands one place before it."""
+        command = ["git", "-C", str(self.path), "rev-list", "--reverse", "main"]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
     def source(self) -> GitSource:
         self.write()
         return GitSource(name="shop", location=str(self.path), repo=git.Repo(self.path))

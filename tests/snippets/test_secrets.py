@@ -3,6 +3,8 @@
 The secrets are put together at run time: no scanner shall find them in this file.
 """
 
+import json
+
 import pytest
 
 from embed_assets.snippets.parse import parse
@@ -42,6 +44,12 @@ def test_a_definition_that_holds_one_is_dropped_and_counted(kind: str) -> None:
     parsed = parse(f"def honest():\n    return 1\n\ndef leaky():\n    return {literal}\n".encode(), "python")
     assert [one.name for one in parsed.definitions] == ["honest"]
     assert parsed.secrets == 1
+
+
+@pytest.mark.parametrize("kind", sorted(SECRETS))
+def test_secrets_are_found_inside_string_literals(kind: str) -> None:
+    assert holds_secret(f"SETTINGS = {json.dumps(SECRETS[kind])}")
+    assert holds_secret(f"SETTINGS = {json.dumps(json.dumps(SECRETS[kind]))}")
 
 
 @pytest.mark.parametrize(
