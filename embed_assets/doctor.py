@@ -17,7 +17,7 @@ import psutil
 from embed_assets.encoder.resolve import ModelNotFoundError, resolve
 from embed_assets.models import known
 from embed_assets.settings import Settings, is_local_path
-from embed_assets.snippets.languages import check_grammars
+from embed_assets.snippets.grammars import check_grammars
 from embed_assets.store import Store
 
 Level = Literal["ok", "warning", "error"]

@@ -23,6 +23,8 @@ REFUSED = "refused"
 """Key in the metadata of a failed step: the gate, at the door, refused the promotion."""
 EXAMPLE_CHARACTERS = 300
 LEAKS_SHOWN = 10
+ALWAYS_COUNTED = ("generated", "minified", "oversized", "parser_crashed", "secret", "too_slow", "vendored")
+"""Reasons that are plotted on nights without a case, too: a line that ends would look like one that stayed."""
 
 
 def picture(png: bytes, alternative: str) -> dg.MarkdownMetadataValue:
@@ -52,26 +54,41 @@ def line_of_snippets(manifest: SnippetsManifest) -> str:
 
 
 def of_snippets(manifest: SnippetsManifest, store: Store) -> Metadata:
-    """Counts by language, repository and reason of dropping."""
+    """Counts by language, repository and reason of dropping, as tables and as numbers that plot from night to night."""
     return {
         "dagster/row_count": manifest.snippets,
         "documented": manifest.documented,
         "duplicates": manifest.duplicates,
+        "grammars": len(manifest.grammars),
+        "failed_repositories": len(manifest.failed),
+        **{f"rows/{language}": count for language, count in manifest.by_language.items()},
+        **{f"dropped/{reason}": manifest.dropped.get(reason, 0) for reason in {*ALWAYS_COUNTED, *manifest.dropped}},
+        "parsed_files": sum(found.parsed_files for found in manifest.repositories.values()),
         "seconds": manifest.seconds,
         "megabytes_per_second": manifest.megabytes_per_second,
-        "by_language": counts(manifest.by_language, "language"),
+        "peak_memory_megabytes": manifest.peak_memory_megabytes,
+        "by_language": markdown_table(
+            ("language", "rows", "documented", "grammar"),
+            [
+                (name, count, manifest.documented_by_language.get(name, 0), manifest.grammars.get(name, ""))
+                for name, count in manifest.by_language.items()
+            ],
+        ),
         "dropped": counts(manifest.dropped, "reason"),
         "repositories": markdown_table(
-            ("repository", "commit", "files", "parsed anew", "snippets", "documented"),
+            ("repository", "commit", "files", "parsed anew", "snippets", "documented", "left out"),
             [
-                (name, found.commit[:12], found.files, found.parsed_files, found.snippets, found.documented)
+                (
+                    name, found.commit[:12], found.files, found.parsed_files, found.snippets, found.documented,
+                    sum(found.dropped.values()),
+                )
                 for name, found in manifest.repositories.items()
             ],
         ),
         "failed": markdown_table(("repository", "why"), manifest.failed.items()),
         "notices": markdown_table(("notice",), [(notice,) for notice in manifest.notices]),
         "table": dg.MetadataValue.path(str(store.snippets)),
-    }
+    }  # fmt: skip
 
 
 def of_checkpoint(store: Store, checkpoint: Checkpoint) -> Metadata:

@@ -17,6 +17,7 @@ import polars as pl
 from embed_assets.records import digest_of
 from embed_assets.settings import Settings
 from embed_assets.snippets.entries import RepositoryError
+from embed_assets.snippets.grammars import require_grammars
 from embed_assets.snippets.languages import LANGUAGES
 from embed_assets.snippets.repositories import open_source
 from embed_assets.snippets.tree import TreeCounts, counts_by, snippets_at
@@ -49,11 +50,14 @@ class SnippetsManifest:
     documented: int
     duplicates: int
     by_language: Mapping[str, int]
+    documented_by_language: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int]
     repositories: Mapping[str, TreeCounts]
     failed: Mapping[str, str]
     """Repository -> why nothing could be read from it."""
     notices: tuple[str, ...] = field(default_factory=tuple)
+    grammars: Mapping[str, str] = field(default_factory=dict)
+    """Language -> wheel and version of the grammar that reads it: those of the whole table, or there is no manifest."""
     seconds: float
     bytes: int
     megabytes_per_second: float
@@ -76,8 +80,9 @@ def collect_snippets(settings: Settings, store: Store) -> SnippetsManifest:
 
     Raises:
         SnippetsError: no repository is configured, or none gave a snippet.
-        GrammarError: a grammar that is needed is missing or does not fit.
+        GrammarError: a grammar of the table is missing, or one that is needed does not fit.
     """
+    grammars = require_grammars()
     if not settings.repositories:
         raise SnippetsError("no repository is configured; write a settings file with `embed-assets init` and name one")
     started = time.monotonic()
@@ -103,7 +108,7 @@ def collect_snippets(settings: Settings, store: Store) -> SnippetsManifest:
         raise SnippetsError("no repository gave a snippet. " + " | ".join(reasons))
     table, duplicates = deduplicated(pl.concat(tables))
     write_file(store.snippets, lambda path: table.write_parquet(path, compression="zstd"))
-    manifest = _manifest(table, duplicates, counts, failed, notices, time.monotonic() - started)
+    manifest = _manifest(table, duplicates, counts, failed, notices, grammars, time.monotonic() - started)
     write_json(store.snippets_manifest, manifest.to_json())
     return manifest
 
@@ -141,22 +146,26 @@ def _manifest(
     counts: Mapping[str, TreeCounts],
     failed: Mapping[str, str],
     notices: Iterable[str],
+    grammars: Mapping[str, str],
     seconds: float,
 ) -> SnippetsManifest:
     dropped: Counter[str] = Counter()
     for found in counts.values():
         dropped.update(found.dropped)
+    documented = table.filter(pl.col("doc") != "")
     size = sum(found.bytes for found in counts.values())
     return SnippetsManifest(
         digest=table_digest(table),
         snippets=table.height,
-        documented=table.filter(pl.col("doc") != "").height,
+        documented=documented.height,
         duplicates=duplicates,
         by_language=counts_by(table, "language"),
+        documented_by_language=counts_by(documented, "language"),
         dropped=dict(sorted(dropped.items())),
         repositories=dict(counts),
         failed=failed,
         notices=tuple(dict.fromkeys(notices)),
+        grammars=grammars,
         seconds=round(seconds, 3),
         bytes=size,
         megabytes_per_second=round(size / 1e6 / max(seconds, 1e-9), 3),

@@ -16,21 +16,13 @@ To add a language: its grammar wheel in pyproject.toml, an entry here, a fixture
 Knows nothing of git and of files' contents.
 """
 
-import functools
-import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-import tree_sitter
-
 DocRule = Literal["comments", "docstring", "attributes"]
-
-
-class GrammarError(RuntimeError):
-    """A grammar is missing, or does not fit the table: nothing may be extracted as if it were empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -374,48 +366,3 @@ def is_test(path: str, language: str, scope: str = "", name: str = "") -> bool:
     if re.search(entry.test_paths, path):
         return True
     return bool(entry.test_scopes) and re.search(entry.test_scopes, f"{scope}.{name}".strip(".")) is not None
-
-
-@functools.cache
-def grammar_of(language: str) -> tree_sitter.Language:
-    """The compiled grammar of a language of the table.
-
-    Raises:
-        GrammarError: its wheel is missing or does not fit the installed tree-sitter.
-    """
-    entry = BY_NAME[language]
-    try:
-        module = importlib.import_module(entry.grammar)
-        return tree_sitter.Language(getattr(module, entry.grammar_function)())
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise GrammarError(
-            f"the grammar of {language} cannot be loaded ({error}); reinstall it: pip install {entry.wheel}"
-        ) from error
-
-
-@functools.cache
-def query_of(language: str) -> tree_sitter.Query:
-    """The compiled query of a language of the table.
-
-    Raises:
-        GrammarError: the grammar is missing, or names its nodes differently.
-    """
-    grammar = grammar_of(language)
-    try:
-        return tree_sitter.Query(grammar, BY_NAME[language].query)
-    except tree_sitter.QueryError as error:
-        raise GrammarError(
-            f"the installed {BY_NAME[language].wheel} does not know the nodes that {language} is extracted by "
-            f"({error}); install the version of constraints.txt"
-        ) from error
-
-
-def check_grammars() -> dict[str, str]:
-    """Loads every grammar. Returns language -> what is wrong, for the broken ones only: empty when all is well."""
-    problems = {}
-    for entry in LANGUAGES:
-        try:
-            query_of(entry.name)
-        except GrammarError as error:
-            problems[entry.name] = str(error)
-    return problems

@@ -15,7 +15,7 @@ from multiprocessing import current_process, get_context
 
 from embed_assets.snippets.extract import Definition, extract
 from embed_assets.snippets.filters import content_reason
-from embed_assets.snippets.languages import query_of
+from embed_assets.snippets.grammars import query_of
 from embed_assets.snippets.secrets import holds_secret, suspicious, without_addresses
 from embed_assets.snippets.syntax import TooSlowError
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from tree_sitter import Node, Parser, QueryCursor
 
-from embed_assets.snippets.languages import BY_NAME, Language, grammar_of, query_of
+from embed_assets.snippets.grammars import grammar_of, query_of
+from embed_assets.snippets.languages import BY_NAME, Language
 from embed_assets.snippets.names import name_rule, text_of, type_name
 
 MAX_DEPTH = 8

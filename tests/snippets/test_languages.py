@@ -1,12 +1,18 @@
 """The table: every grammar loads, a broken one is loud, and tests are told from code."""
 
 import importlib
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from embed_assets.snippets import languages
-from embed_assets.snippets.languages import LANGUAGES, GrammarError, check_grammars, is_test, language_of
+from embed_assets.settings import Settings
+from embed_assets.snippets import grammars
+from embed_assets.snippets.collect import collect_snippets
+from embed_assets.snippets.grammars import GrammarError, check_grammars
+from embed_assets.snippets.languages import BY_NAME, LANGUAGES, is_test, language_of
 from embed_assets.snippets.parse import load_grammars, parse
+from embed_assets.store import Store
 
 
 def test_every_grammar_fits_the_table() -> None:
@@ -22,8 +28,8 @@ def test_a_missing_grammar_is_an_error_and_never_an_empty_file(monkeypatch: pyte
     def missing(name: str) -> None:
         raise ImportError(f"No module named {name}")
 
-    languages.grammar_of.cache_clear()
-    languages.query_of.cache_clear()
+    grammars.grammar_of.cache_clear()
+    grammars.query_of.cache_clear()
     monkeypatch.setattr(importlib, "import_module", missing)
     try:
         assert set(check_grammars()) == {language.name for language in LANGUAGES}
@@ -32,8 +38,22 @@ def test_a_missing_grammar_is_an_error_and_never_an_empty_file(monkeypatch: pyte
         with pytest.raises(GrammarError):
             parse(b"def f(): pass\n", "python")
     finally:
-        languages.grammar_of.cache_clear()
-        languages.query_of.cache_clear()
+        grammars.grammar_of.cache_clear()
+        grammars.query_of.cache_clear()
+
+
+def test_a_night_begins_with_all_grammars_or_not_at_all(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody learns weeks later that a language had no snippets."""
+    swift = replace(BY_NAME["swift"], grammar="tree_sitter_gone")
+    monkeypatch.setattr(grammars, "BY_NAME", {**BY_NAME, "swift": swift})
+    grammars.grammar_of.cache_clear()
+    try:
+        with pytest.raises(GrammarError, match=r"swift cannot be loaded.*pip install tree-sitter-gone"):
+            collect_snippets(Settings(repositories=()), store)
+    finally:
+        grammars.grammar_of.cache_clear()
 
 
 @pytest.mark.parametrize(
