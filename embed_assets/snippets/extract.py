@@ -21,7 +21,7 @@ EXTRACTOR_VERSION = "1"
 MAX_SIGNATURE = 500
 
 _BLANK_LINES = re.compile(r"\n[ \t]*\n(?:[ \t]*\n)+")
-_HEAD_END = re.compile(r"(?:\s*(?:\{|=>|=|:|->|\bdo|,\s*do:.*))+\s*$", re.DOTALL)
+_HEAD_END = re.compile(r"(?:\s*(?:\{|=>|=|:|->|;|\bdo|\bend|,\s*do:.*))+\s*$", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,8 +145,18 @@ def _signature(source: bytes, item: Item, language: str) -> str:
         start = max(start, comment.end)
     head = b" ".join([*pieces, source[start:end]])[: 8 * MAX_SIGNATURE].decode("utf-8", "ignore")
     if body is None and language != "elixir":
-        head = head.split("{", 1)[0] if "{" in head else head.split("\n", 1)[0]
+        head = _up_to_a_brace(head)
     return " ".join(_HEAD_END.sub("", head).split())[:MAX_SIGNATURE]
+
+
+def _up_to_a_brace(text: str) -> str:
+    """A head without a body of its own in the syntax tree: it ends where a brace opens outside of parentheses."""
+    depth = 0
+    for place, character in enumerate(text):
+        depth += (character in "([") - (character in ")]")
+        if character == "{" and depth <= 0:
+            return text[:place]
+    return text
 
 
 def _code(source: bytes, item: Item, cuts: list[tuple[int, int, bytes]]) -> str:

@@ -181,6 +181,7 @@ LANGUAGES: tuple[Language, ...] = (
         doc_lead=r"-\s*doc\b",
         leads=r"-\s*(doc|spec|deprecated|dialyzer)\b",
         test_paths=r"(^|/)(test|eunit)/|_(SUITE|tests?)\.erl$",
+        test_scopes=r"_test_?$",
         merges_clauses=True,
     ),
     Language(
@@ -241,7 +242,7 @@ LANGUAGES: tuple[Language, ...] = (
     ),
     Language(
         name="c",
-        extensions=(".c", ".h"),
+        extensions=(".c",),
         grammar="tree_sitter_c",
         query=_C_QUERY,
         doc_comment=r"//|/\*",
@@ -249,7 +250,8 @@ LANGUAGES: tuple[Language, ...] = (
     ),
     Language(
         name="cpp",
-        extensions=(".cpp", ".cc", ".cxx", ".hpp", ".hh", ".hxx", ".cu", ".cuh", ".ipp"),
+        extensions=(".cpp", ".cc", ".cxx", ".h", ".hpp", ".hh", ".hxx", ".cu", ".cuh", ".ipp"),
+        # Headers may be either, and C's are nearly all valid C++; the reverse ruins names and scopes.
         grammar="tree_sitter_cpp",
         query=f"""{_C_QUERY}
             (class_specifier name: (_) @name body: (_) @body) @class
@@ -286,7 +288,7 @@ LANGUAGES: tuple[Language, ...] = (
             (comment) @comment
             (method name: (_) @name body: (_)? @body) @function
             (singleton_method name: (_) @name body: (_)? @body) @function
-            (class name: (_) @name) @class
+            (class name: (_) @name body: (_)? @body) @class
             (module name: (_) @name) @scope
             """,
         doc_comment=r"#(?!!|\s*(rubocop|frozen_string_literal|typed|encoding|:nodoc:))|=begin",
@@ -316,10 +318,10 @@ LANGUAGES: tuple[Language, ...] = (
         query="""
             [(comment) (block_comment)] @comment
             (function_definition name: (_) @name body: (_) @body) @function
-            (class_definition name: (_) @name) @class
-            (object_definition name: (_) @name) @class
-            (trait_definition name: (_) @name) @class
-            (enum_definition name: (_) @name) @class
+            (class_definition name: (_) @name body: (_)? @body) @class
+            (object_definition name: (_) @name body: (_)? @body) @class
+            (trait_definition name: (_) @name body: (_)? @body) @class
+            (enum_definition name: (_) @name body: (_)? @body) @class
             """,
         test_paths=r"(^|/)(test|it)/|(Spec|Test|Suite)\.scala$",
     ),
@@ -330,8 +332,9 @@ LANGUAGES: tuple[Language, ...] = (
         query="""
             [(line_comment) (block_comment)] @comment
             (function_declaration name: (_) @name (function_body) @body) @function
-            (class_declaration name: (_) @name) @class
-            (object_declaration name: (_) @name) @class
+            (class_declaration name: (_) @name (class_body)? @body) @class
+            (object_declaration name: (_) @name (class_body)? @body) @class
+            (companion_object name: (_) @name) @scope
             """,
         test_paths=r"(^|/)(test|androidTest|commonTest|jvmTest)/|Test\.kts?$",
     ),

@@ -68,7 +68,7 @@ class Item:
     head_comments: list["Item"] = field(default_factory=list)
     """Comments between its beginning and its body."""
     children: list["Item"] = field(default_factory=list)
-    """Definitions directly inside."""
+    """Definitions directly inside, or inside what only names them."""
 
     def first(self, capture: str) -> Node | None:
         nodes = self.captures.get(capture)
@@ -91,6 +91,7 @@ def definitions_in(source: bytes, language: str) -> list[Item]:
     found, annotations = _nest(items, entry)
     neighbours = {_trimmed_end(source, item): item for item in annotations}
     for item in found:
+        _leave_following_comments(source, item, neighbours)
         _attach_docs(source, item, neighbours, entry)
     return found
 
@@ -170,6 +171,8 @@ def _nest(items: list[Item], language: Language) -> tuple[list[Item], list[Item]
                 item.role != "function" or item.first("body") or not language.needs_body
             ):
                 found.append(item)
+                while enclosing is not None and enclosing.role in (*NAMING_ROLES, "wrapper"):
+                    enclosing = enclosing.parent
                 if enclosing is not None:
                     enclosing.children.append(item)
     return found, annotations
@@ -205,6 +208,18 @@ def _settle(item: Item, language: Language) -> Item | None:
     if item.owner:
         item.scope = (*item.scope, item.owner)
     return enclosing
+
+
+def _leave_following_comments(source: bytes, item: Item, neighbours: dict[int, Item]) -> None:
+    """Where indentation ends a body (Scala), the grammar counts the next definition's doc to it."""
+    while item.finish == item.end:
+        last = neighbours.get(_trimmed_end(source, item))
+        if last is None or last.role != "comment" or last.start <= item.start:
+            return
+        if _column(source, last.start) > _column(source, item.start) or not _starts_line(source, last.start):
+            return
+        item.end = item.finish = last.start
+        item.end = item.finish = _trimmed_end(source, item)
 
 
 def _attach_docs(source: bytes, item: Item, neighbours: dict[int, Item], language: Language) -> None:
@@ -248,6 +263,10 @@ def _above(source: bytes, item: Item, neighbours: dict[int, Item]) -> Iterator[t
             return
         yield neighbour, source.count(b"\n", end, position) > 1
         position = neighbour.start
+
+
+def _column(source: bytes, start: int) -> int:
+    return start - (source.rfind(b"\n", 0, start) + 1)
 
 
 def _starts_line(source: bytes, start: int) -> bool:

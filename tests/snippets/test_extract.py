@@ -371,6 +371,12 @@ def test_signature_is_the_head_on_one_line() -> None:
             "def a( b: str = '#', ) -> int",
         ),
         ("typescript", "function a(b: number /* grams */): void { return }", "function a(b: number ): void"),
+        ("rust", "pub struct A(u8, B);", "pub struct A(u8, B)"),
+        ("ruby", "class A < B\n  c :d\nend", "class A < B"),
+        ("ruby", "def a(b); end", "def a(b)"),
+        ("scala", "case class A(\n  b: Int) extends C", "case class A( b: Int) extends C"),
+        ("kotlin", "@B(c = 1)\ndata class A(val b: Int) : C {\n}", "@B(c = 1) data class A(val b: Int) : C"),
+        ("erlang", "-record(a, {b, c}).", "-record(a, {b, c})."),
         ("erlang", "a(X) when is_list(X) ->\n    X.", "a(X) when is_list(X)"),
         ("rust", "fn a(\n    // grams\n    b: u8,\n) -> u8 { b }", "fn a( b: u8, ) -> u8"),
     ],
@@ -385,6 +391,8 @@ def test_signatures_hold_patterns_and_no_comments(language: str, source: str, si
         ("typescript", "export const table = { cells: { get() { return 1 } }, put: (x) => { x } }", ["table.cells.get", "table.put"]),
         ("javascript", "const a = { b() { return 1 } }, c = () => { return 2 }", ["a.b", "c"]),
         ("java", "class A { B b = new B<C>() { int c() { return 1; } }; }", ["A", "A.B.c"]),
+        ("kotlin", "class A {\n companion object B {\n  fun c() = 1\n }\n}", ["A", "A.B.c"]),
+        ("cpp", "template<> struct a<int> { auto operator()(int b) -> int { return b; } };", ["a<int>", "a<int>.operator()"]),
         ("java", "enum A { X { int c() { return 1; } }, Y { int c() { return 2; } } }", ["A", "A.X.c", "A.Y.c"]),
     ],
 )  # fmt: skip
@@ -398,6 +406,19 @@ def test_lines_count_from_one_and_leave_the_doc_comment_out() -> None:
     first, second = extract(b"/// Doc.\n#[a]\nfn a() {\n}\n\nfn b() {}", "rust")
     assert (first.start_line, first.end_line) == (2, 4)
     assert (second.start_line, second.end_line) == (6, 6)
+
+
+def test_the_next_ones_doc_is_not_in_the_code() -> None:
+    source = b"class A {\n  def b: Int =\n    1\n    // of b\n\n  /** Of c. */\n  // and more\n  def c = 2\n}\n"
+    _, first, second = extract(source, "scala")
+    assert first.code == "def b: Int =\n  1\n  // of b"
+    assert (first.start_line, first.end_line) == (2, 4)
+    assert second.code == "def c = 2"
+
+
+def test_what_a_scope_inside_a_class_holds_is_not_in_the_code_of_the_class() -> None:
+    first, *_ = extract(b"enum A { X { int c() { return 1; } }, Y; int d() { return 2; } }", "java")
+    assert first.code == "enum A { X {  }, Y;  }"
 
 
 def test_latin_1_is_read_where_it_is_no_utf_8() -> None:

@@ -63,7 +63,7 @@ def test_a_night_begins_with_all_grammars_or_not_at_all(
         ("A.JAVA", "java"),
         ("x.tsx", "tsx"),
         ("x.exs", "elixir"),
-        ("x.h", "c"),
+        ("x.h", "cpp"),
         ("x.md", None),
         ("py", None),
     ],
