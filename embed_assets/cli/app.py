@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from embed_assets import __version__
-from embed_assets.cli import demo, model, night, service, setup, status
+from embed_assets.cli import benchmark, demo, model, night, service, setup, status
 from embed_assets.cli.options import ConfigFile, DataDirectory
 from embed_assets.settings import SettingsError
 
@@ -25,6 +25,7 @@ app.command("ui")(night.ui)
 app.command("status")(status.status)
 app.command("train")(model.train)
 app.command("evaluate")(model.evaluate)
+app.command("export")(benchmark.export)
 app.command("promote")(model.promote)
 app.command("rollback")(model.rollback)
 app.command("serve")(service.serve)

@@ -7,6 +7,7 @@ The format of BEIR (Thakur et al. 2021) is what MTEB-style tools read: `corpus.j
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,20 @@ def read_benchmark(path: Path) -> Benchmark:
             f"delete the folder and build the pairs again"
         )
     return benchmark
+
+
+def of_source(benchmark: Benchmark, source: str) -> Benchmark:
+    """The same task with the queries of one source.
+
+    Raises:
+        BenchmarkError: it has none.
+    """
+    queries = benchmark.queries.filter(pl.col("source") == source)
+    if not queries.height:
+        allowed = ", ".join(sorted(benchmark.queries["source"].unique().to_list()))
+        raise BenchmarkError(f"the benchmark has no queries of the source {source!r}; allowed: {allowed}")
+    digest = Benchmark.digest_for(benchmark.corpus, queries, benchmark.cutoff)
+    return replace(benchmark, digest=digest, queries=queries)
 
 
 def export_beir(benchmark: Benchmark, folder: Path) -> Path:

@@ -88,6 +88,7 @@ def test_status_before_the_first_night_says_what_is_live(tmp_path: Path) -> None
         (("rollback",), "the base model is live"),
         (("rollback", "--to", "nothing"), "there is no checkpoint 'nothing'"),
         (("evaluate",), "no candidate"),
+        (("export", "task"), "benchmark.json does not exist"),
         (("train",), "pairs"),
     ],
 )

@@ -13,6 +13,7 @@ from embed_assets.evaluation.benchmark import (
     BenchmarkError,
     export_beir,
     import_beir,
+    of_source,
     read_benchmark,
     write_benchmark,
 )
@@ -152,6 +153,18 @@ def test_an_independent_reader_reads_what_was_exported(tmp_path: Path) -> None:
         key: sorted(relevant) for key, relevant in benchmark.queries.select("query_id", "relevant").iter_rows()
     }
     assert {score for found in judged.values() for score in found.values()} == {1}
+
+
+def test_one_source_of_queries_is_a_task_of_its_own() -> None:
+    benchmark = a_benchmark()
+    mixed = replace(
+        benchmark, queries=benchmark.queries.with_columns(source=pl.Series(["commit", "docstring"], dtype=pl.String))
+    )
+    found = of_source(mixed, "commit")
+    assert found.queries["source"].to_list() == ["commit"] and found.corpus.height == 2
+    assert found.digest == Benchmark.digest_for(found.corpus, found.queries, found.cutoff) != mixed.digest
+    with pytest.raises(BenchmarkError, match="no queries of the source 'issue'; allowed: commit, docstring"):
+        of_source(mixed, "issue")
 
 
 @settings(max_examples=60, deadline=None)
