@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -36,6 +36,7 @@ from embed_assets.settings import Settings  # noqa: E402
 from embed_assets.store import Store  # noqa: E402
 
 DEFAULT = ("networkx=package:networkx",)
+STEPS = ("first", "second", "facts")
 
 
 def night(name: str, source: str, data: Path) -> dict[str, Any]:
@@ -68,16 +69,22 @@ def facts(name: str, source: str, data: Path) -> dict[str, Any]:
     return {"by_source": by_source, "leaks": leaks, "proof_seconds": seconds, "commits": counted}
 
 
-def measure(repositories: Mapping[str, str], data: Path) -> dict[str, dict[str, Any]]:
-    """Repository -> first night, second night, facts."""
+def measure(repositories: Mapping[str, str], data: Path, steps: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Repository -> first night, second night, facts. What `data` holds of an earlier call is not measured again."""
     found: dict[str, dict[str, Any]] = {}
+    data.mkdir(parents=True, exist_ok=True)
     for name, source in repositories.items():
-        found[name] = {}
-        for step in ("first", "second", "facts"):
+        kept = data / f"{name}.json"
+        found[name] = json.loads(kept.read_text()) if kept.exists() else {}
+        for step in steps:
+            if step in found[name]:
+                continue
             command = [sys.executable, __file__, f"{name}={source}", "--data", str(data / name), "--step", step]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             found[name][step] = json.loads(output.splitlines()[-1])
-        print(_line(name, found[name]), flush=True)
+            kept.write_text(json.dumps(found[name]))
+        if len(found[name]) == len(STEPS):
+            print(_line(name, found[name]), flush=True)
     return found
 
 
@@ -179,7 +186,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("repositories", nargs="*", default=DEFAULT, metavar="NAME=PATH")
     parser.add_argument("--data", type=Path, help="Keep the data directories there, one a repository.")
-    parser.add_argument("--step", choices=("first", "second", "facts"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS, help="Measure these, and report later.")
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     parser.add_argument("--output", type=Path, help="Where the report goes; printed in any case.")
     arguments = parser.parse_args()
     repositories = dict(text.split("=", 1) for text in arguments.repositories)
@@ -189,7 +197,10 @@ def main() -> None:
         print(json.dumps(work(name, source, arguments.data)))
         return
     with tempfile.TemporaryDirectory() as temporary:
-        text = report(measure(repositories, arguments.data or Path(temporary)))
+        found = measure(repositories, arguments.data or Path(temporary), arguments.only)
+        if any(len(one) < len(STEPS) for one in found.values()):
+            return
+        text = report(found)
     print(text)
     if arguments.output is not None:
         arguments.output.write_text(text, encoding="utf-8")
