@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -39,9 +39,11 @@ from embed_assets.snippets.tree import admitted_entries
 from embed_assets.store import Store
 
 CHANGED_FILES = 30
-LARGE_FILES = 5_000
-OLDER = (0, 300, 900, 1500, 2500)
-"""First-parent commits before the head whose trees the large repository also holds."""
+LARGE = {
+    "joined, 5 trees each": (0, 300, 900, 1500, 2500),
+    "joined, 9 trees each": (0, 150, 300, 600, 900, 1200, 1500, 2000, 2500),
+}
+"""Name -> first-parent commits before the head of every repository whose trees one large repository holds."""
 YARDSTICK: Mapping[str, tuple[int, int]] = {
     "ripgrep": (2978, 984), "ecto": (1541, 391), "explorer": (1281 + 542, 342), "hono": (1478, 135),
     "gin": (1298, 406), "gson": (3419, 614), "flask": (1463, 260), "scrapy": (5927, 781),
@@ -192,7 +194,7 @@ def change_files(repository: Path, count: int) -> None:
     git(repository, "fast-import", "--quiet", "--force", stdin=b"".join(stream))
 
 
-def large_repository(repositories: Mapping[str, Path], path: Path) -> Path:
+def large_repository(repositories: Mapping[str, Path], older: Sequence[int], path: Path) -> Path:
     """One commit on the longest history whose tree holds everybody's trees, today's and older ones."""
     longest = max(repositories.values(), key=lambda one: int(git(one, "rev-list", "--count", "HEAD")))
     copy = borrowing_copy(longest, path, list(repositories.values()))
@@ -200,7 +202,7 @@ def large_repository(repositories: Mapping[str, Path], path: Path) -> Path:
     for name, one in repositories.items():
         line = git(one, "rev-list", "--first-parent", "HEAD").splitlines()
         trees += [
-            (f"{name}-{back}", git(one, "rev-parse", f"{line[back]}^{{tree}}")) for back in OLDER if back < len(line)
+            (f"{name}-{back}", git(one, "rev-parse", f"{line[back]}^{{tree}}")) for back in older if back < len(line)
         ]
     listing = "".join(f"040000 tree {tree}\t{folder}\n" for folder, tree in sorted(trees))
     tree = git(copy, "mktree", stdin=listing.encode())
@@ -274,9 +276,10 @@ def main() -> int:
         for name, path in repositories.items():
             found.append(measure(name, path, arguments.repeats, Path(folder)))
             print(_row(found[-1]), flush=True)
-        if arguments.large:
-            joined = large_repository(repositories, Path(folder) / "joined")
-            found.append(measure("all, five trees each", joined, arguments.repeats, Path(folder)))
+        for name, older in LARGE.items() if arguments.large else ():
+            joined = large_repository(repositories, older, Path(folder) / f"{name} joined")
+            found.append(measure(name, joined, arguments.repeats, Path(folder)))
+            print(_row(found[-1]), flush=True)
     text = report(found, arguments.repeats)
     print(text)
     if arguments.output:
