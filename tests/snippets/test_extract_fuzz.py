@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.fuzzed import case, check
 from embed_assets.snippets.extract import extract, snippet_id_of
 from embed_assets.snippets.parse import parse
 from embed_assets.snippets.syntax import MAX_DEPTH, MAX_SECONDS
@@ -68,6 +69,17 @@ def test_pathological_files_end_in_bounded_time_and_space(language: str, source:
     parsed = parse(source, language)
     assert time.monotonic() - started < MAX_SECONDS * SLOWER_MACHINES
     assert sum(len(one.code) for one in parsed.definitions) <= (MAX_DEPTH + 2) * len(source)
+
+
+def test_damage_of_every_kind_leaves_whole_records_in_bounded_time() -> None:
+    """The beginning of what benchmarks/fuzzed.py does for minutes with real files."""
+    files = {language: [source.encode() * 20] for language, (source, _) in FIXTURES.items()}
+    for number in range(80):
+        language, source = case(number, files)
+        started = time.monotonic()
+        outcome = check(language, source)
+        assert time.monotonic() - started < MAX_SECONDS * SLOWER_MACHINES, (number, language, len(source))
+        assert outcome in ("definitions", "none", "too_slow")
 
 
 def test_a_file_that_takes_too_long_is_named_so(monkeypatch: pytest.MonkeyPatch) -> None:
