@@ -147,7 +147,7 @@ class GateSettings(Section):
     minimum_gain: float = Field(default=0.005, ge=0, le=1)
     """Smallest gain of mean reciprocal rank@10 worth a promotion, as a share (0.005 is half a point)."""
     minimum_commit_queries: int = Field(default=150, ge=1)
-    """Below it docstring queries decide."""
+    """Below it docstring queries decide, if there are enough of them."""
     minimum_queries: int = Field(default=50, ge=1)
     """Below it no verdict can be trusted, and nothing is promoted."""
     guard_margin: float = Field(default=0.02, ge=0, le=1)

@@ -80,11 +80,11 @@ def _large_enough(part: SliceReport | None, policy: GateSettings) -> SliceReport
 
 
 def _deciding_slice(report: RecallReport, policy: GateSettings) -> SliceReport | None:
-    """Commit queries where there are enough, since they are what people ask; else docstring queries."""
-    commit = report.slice(COMMIT)
-    if commit is not None and len(commit.query_ids) >= policy.minimum_commit_queries:
-        return _large_enough(commit, policy)
-    return _large_enough(report.slice(DOCSTRING), policy)
+    """Commit queries where there are enough, since they are what people ask; else docstring queries, if enough; else
+    commit queries all the same."""
+    commit, docstring = report.slice(COMMIT), _large_enough(report.slice(DOCSTRING), policy)
+    few = commit is None or len(commit.query_ids) < policy.minimum_commit_queries
+    return docstring if few and docstring is not None else _large_enough(commit, policy)
 
 
 def _compare(part: SliceReport) -> _Comparison:
@@ -151,8 +151,7 @@ def _too_few(case: _Case) -> Rule:
         name="enough_queries",
         passed=False,
         sentence=f"{counts[COMMIT]} commit and {counts[DOCSTRING]} docstring queries are too few: "
-        f"{max(policy.minimum_commit_queries, policy.minimum_queries)} commit or {policy.minimum_queries} docstring "
-        f"queries are asked for ({could}); add repositories or wait for more commits",
+        f"{policy.minimum_queries} of either are asked for ({could}); add repositories or wait for more commits",
     )
 
 

@@ -61,6 +61,18 @@ def test_commit_queries_decide_where_there_are_enough() -> None:
         assert decide(report, POLICY).deciding_slice == deciding
 
 
+def test_few_commit_queries_decide_where_docstrings_are_fewer_still() -> None:
+    """A repository with a history and hardly any docs."""
+    docstring, commit, guard = ranks_of(49, 0), ranks_of(109, 3), ranks_of(300, 1)
+    for docs, commits, deciding in ((49, 109, "commit"), (49, 49, "")):
+        report = make_report(
+            one_slice("commit", commit[:commits], improved(commit[:commits], 0.4, 1)),
+            one_slice("docstring", docstring[:docs], improved(docstring[:docs], 0.4, 1)),
+            one_slice("guard", guard, guard),
+        )
+        assert decide(report, POLICY).deciding_slice == deciding
+
+
 def test_a_gain_on_docstrings_does_not_outweigh_commits() -> None:
     docstring, commit, guard = ranks_of(300, 0), ranks_of(200, 3), ranks_of(300, 1)
     report = make_report(
