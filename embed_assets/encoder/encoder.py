@@ -4,7 +4,7 @@ The class holds the model, its tokenizer and what both need to be used right. It
 that several threads may encode at once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from embed_assets import models
 from embed_assets.encoder import digest
 from embed_assets.encoder.tokens import Affixes, TokenRows, token_rows
+from embed_assets.encoder.workers import in_workers
 
 if TYPE_CHECKING:
     import torch
@@ -89,23 +90,42 @@ class Encoder:
         progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:  # (rows, dim) float32, unit rows
         """Vectors of texts that are tokenised already."""
-        import torch
-
-        from embed_assets.encoder.padded import length_batches
-        from embed_assets.encoder.paths import choose_path, embed_tokens
+        from embed_assets.encoder.paths import choose_path
 
         path = choose_path(self, "auto")
-        budget = batch_tokens or (CPU_BATCH_TOKENS if self.device.type == "cpu" else DEVICE_BATCH_TOKENS)
+        on_cpu = self.device.type == "cpu"
+        budget = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else DEVICE_BATCH_TOKENS)
         vectors = np.empty((len(rows), self.dimension), dtype=np.float32)
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
-                for indices in length_batches([len(row) for row in rows], budget):
-                    batch = embed_tokens(self, [rows[index] for index in indices], path)
-                    vectors[indices] = batch.float().cpu().numpy()
-                    if progress is not None:
-                        progress(len(indices))
+            for indices, batch in self._embedded(rows, budget, path):
+                vectors[indices] = batch
+                if progress is not None:
+                    progress(len(indices))
         finally:
             self.model.train(was_training)
         return vectors
+
+    def _embedded(
+        self, rows: Sequence[Sequence[int]], budget: int, path: str
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Batches of row numbers and their vectors, as they are finished."""
+        import torch
+
+        from embed_assets.encoder.padded import length_batches
+        from embed_assets.encoder.paths import embed_tokens
+
+        lengths = [len(row) for row in rows]
+        if path == "flat":
+            from embed_assets.encoder.flat_encode import encoding_stack, flat_batches
+
+            stack, batches = encoding_stack(self), flat_batches(lengths, budget)
+            given = ([rows[index] for index in indices] for indices in batches)
+            embedded = in_workers(lambda some: stack.embed(some, self.pooling).numpy(), list(given))
+            yield from zip(batches, embedded, strict=True)
+            return
+        for indices in length_batches(lengths, budget):
+            with torch.inference_mode():
+                batch = embed_tokens(self, [rows[index] for index in indices], path)
+                yield indices, batch.float().cpu().numpy()

@@ -1,14 +1,14 @@
-"""Which way token rows take through the model: padded, packed or fused. All give the same vectors.
+"""Which way token rows take through the model: padded, flat, packed or fused. All give the same vectors.
 
-padded: anywhere. packed: CUDA, no padding at all. fused: CUDA, hand-written kernels for Qwen2-like models.
-docs/training.md shows them in a picture.
+padded: anywhere. flat: CPU, no padding, BERT-like models written out. packed: CUDA, no padding at all. fused: CUDA,
+hand-written kernels for Qwen2-like models. docs/training.md shows them in a picture.
 """
 
 import importlib
 import logging
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from embed_assets.encoder.layout import ModelError
 from embed_assets.encoder.padded import padded_embed
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from embed_assets.encoder.encoder import Encoder
 
-Path = Literal["padded", "packed", "fused"]
+Path = Literal["padded", "flat", "packed", "fused"]
+ALLOWED = ("auto", "padded", "flat", "packed", "fused")
 logger = logging.getLogger(__name__)
 
 
@@ -30,22 +31,23 @@ def choose_path(encoder: "Encoder", requested: str = "auto") -> Path:
     Raises:
         ModelError: the path asked for does not work here, or there is none of this name.
     """
-    if requested not in ("auto", "padded", "packed", "fused"):
-        raise ModelError(f"there is no path {requested!r}; allowed: auto, padded, packed, fused")
-    if requested == "padded" or (requested == "auto" and encoder.device.type != "cuda"):
-        logger.debug("path padded: %s", "asked for" if requested == "padded" else f"device is {encoder.device.type}")
+    if requested not in ALLOWED:
+        raise ModelError(f"there is no path {requested!r}; allowed: {', '.join(ALLOWED)}")
+    device = encoder.device.type
+    if requested == "padded" or (requested == "auto" and device not in ("cuda", "cpu")):
+        logger.debug("path padded: %s", "asked for" if requested == "padded" else f"device is {device}")
         return "padded"
     reasons = []
-    tried: tuple[str, ...] = ("packed",) if requested == "auto" else (requested,)
-    for path in tried:
+    automatic: tuple[Path, ...] = ("flat",) if device == "cpu" else ("packed",)
+    for path in automatic if requested == "auto" else (cast(Path, requested),):
         reason = _unsupported(encoder, path)
         if reason is None:
-            logger.info("path %s: %s", path, "asked for" if requested == path else "fastest for this model and device")
-            return "fused" if path == "fused" else "packed"
+            logger.debug("path %s: %s", path, "asked for" if requested == path else "fastest for this model and device")
+            return path
         reasons.append(f"{path}: {reason}")
     if requested != "auto":
         raise ModelError(f"path {requested!r} does not work here ({'; '.join(reasons)}); use auto or padded")
-    logger.info("path padded: %s", "; ".join(reasons))
+    logger.debug("path padded: %s", "; ".join(reasons))
     return "padded"
 
 
@@ -60,7 +62,8 @@ def embed_tokens(
     chosen = choose_path(encoder, path) if path == "auto" else path
     if chosen == "padded":
         return padded_embed(encoder, rows)
-    embed: Callable[[Encoder, Sequence[Sequence[int]]], torch.Tensor] = getattr(_module(chosen), f"{chosen}_embed")
+    module = importlib.import_module("embed_assets.encoder.flat_lora") if chosen == "flat" else _module(chosen)
+    embed: Callable[[Encoder, Sequence[Sequence[int]]], torch.Tensor] = getattr(module, f"{chosen}_embed")
     return embed(encoder, rows)
 
 
@@ -71,5 +74,5 @@ def _unsupported(encoder: "Encoder", path: str) -> str | None:
 
 
 def _module(path: str) -> ModuleType:
-    """`encoder/packed.py` or `encoder/fused.py`: loaded on the devices that can run them, and only there."""
+    """`encoder/flat.py`, `packed.py` or `fused.py`: loaded on the devices that can run them, and only there."""
     return importlib.import_module(f"embed_assets.encoder.{path}")

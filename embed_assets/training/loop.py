@@ -93,6 +93,7 @@ def train(
     )
     chosen = choose_path(encoder, path)
     precision = _speed_up(encoder, chosen, precision)
+    logger.info("path %s, large products in %s", chosen, precision)
     progress = load_progress(progress_file, run, encoder.model, optimizer) if progress_file else None
     progress = progress or Progress()
     if progress.step == 0 and validation is not None and ranks.leads:
@@ -157,10 +158,15 @@ def train(
 
 def _speed_up(encoder: Encoder, path: str, precision: str) -> str:
     """Puts the fast LoRA layers in place where they run, and says in which precision the large products are."""
-    if path != "padded" or encoder.device.type != "cpu":
+    if path not in ("padded", "flat") or encoder.device.type != "cpu":
         return encoder.precision
     bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16())
-    speed_up_adapter(encoder.model, bfloat16=bfloat16)
+    if path == "flat":
+        from embed_assets.encoder.flat_lora import lora_stack
+
+        lora_stack(encoder, bfloat16=bfloat16)
+    else:
+        speed_up_adapter(encoder.model, bfloat16=bfloat16)
     return "bfloat16" if bfloat16 else "float32"
 
 

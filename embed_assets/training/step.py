@@ -30,7 +30,10 @@ def loss_and_gradients(
 
     share = ranks.share([len(row) for row in batch.tokens])
     rows = [batch.tokens[index] for index in share]
-    micro = length_batches([len(row) for row in rows], plan.micro_batch_tokens)
+    if path == "flat" and not plan.cached_gradients:
+        micro = [list(range(len(rows)))]  # it divides a whole step among the cores by itself
+    else:
+        micro = length_batches([len(row) for row in rows], plan.micro_batch_tokens)
     if plan.cached_gradients:
         with torch.no_grad():
             embedded = [embed_tokens(encoder, [rows[index] for index in part], path) for part in micro]

@@ -49,8 +49,9 @@ def test_vectors_have_gradients_when_they_are_enabled(tmp_path_factory: pytest.T
 
 def test_the_path_that_was_asked_for_or_a_reason(tmp_path_factory: pytest.TempPathFactory) -> None:
     encoder = load_encoder(build("minilm", tmp_path_factory.mktemp("model")), device="cpu")
-    assert choose_path(encoder) == choose_path(encoder, "padded") == "padded"
+    assert choose_path(encoder) == choose_path(encoder, "flat") == "flat"
+    assert choose_path(encoder, "padded") == "padded"
     with pytest.raises(ModelError, match="path 'packed' does not work here"):
         choose_path(encoder, "packed")
-    with pytest.raises(ModelError, match="there is no path 'quick'; allowed: auto, padded, packed, fused"):
+    with pytest.raises(ModelError, match="there is no path 'quick'; allowed: auto, padded, flat, packed, fused"):
         choose_path(encoder, "quick")
