@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
+
 from embed_assets.encoder.digest import model_digest
 from embed_assets.evaluation.benchmark import read_benchmark
 from embed_assets.evaluation.errors import EvaluationError
@@ -148,22 +150,19 @@ def _embed_one(
         finished += texts
         observe(f"embedding with {name}", finished, total)
 
-    return Embedded(
-        space_id=encoder.space_id,
-        corpora={
-            corpus: embed(
-                encoder, each.corpus["text"].to_list(), kind="passage", name=f"{corpus}-passages", root=root,
-                progress=progress,
-            )
-            for corpus, each in corpora.items()
-        },
-        queries={
-            task.name: embed(
-                encoder, task.texts, kind="query", name=f"{task.name}-queries", root=root, progress=progress
-            )
-            for task in tasks
-        },
-    )  # fmt: skip
+    passages = {
+        corpus: embed(
+            encoder, each.corpus["text"].to_list(), kind="passage", name=f"{corpus}-passages", root=root,
+            progress=progress,
+        )
+        for corpus, each in corpora.items()
+    }  # fmt: skip
+    # All queries in one call: one that names nothing is the same text masked and plain, and is embedded once.
+    asked = [text for task in tasks for text in task.texts]
+    vectors = embed(encoder, asked, kind="query", name="queries", root=root, progress=progress)
+    ends = np.cumsum([len(task.texts) for task in tasks])
+    queries = {task.name: vectors[end - len(task.texts) : end] for task, end in zip(tasks, ends, strict=True)}
+    return Embedded(space_id=encoder.space_id, corpora=passages, queries=queries)
 
 
 def _rank_all(

@@ -15,7 +15,7 @@ import polars as pl
 import pytest
 
 from embed_assets.encoder.digest import model_digest
-from embed_assets.evaluation.benchmark import BenchmarkError, write_benchmark
+from embed_assets.evaluation.benchmark import BenchmarkError, read_benchmark, write_benchmark
 from embed_assets.evaluation.errors import EvaluationError
 from embed_assets.evaluation.evaluate import evaluate_candidate
 from embed_assets.evaluation.gate import decide
@@ -175,6 +175,19 @@ def test_a_model_whose_vectors_are_no_numbers_gets_no_report(job: EvaluationJob)
     with pytest.raises(EvaluationError, match="is broken: 120 of 120 texts"):
         evaluate_candidate(job, load=lambda path, job: Broken())
     assert not (Path(job.candidate) / "report.json").exists()
+
+
+def test_a_query_that_several_slices_ask_is_embedded_once(job: EvaluationJob) -> None:
+    encoders: list[FakeEncoder] = []
+
+    def load(path: Path, job: EvaluationJob) -> FakeEncoder:
+        encoders.append(fake(path, job))
+        return encoders[-1]
+
+    evaluate_candidate(job, load=load)
+    benchmark = read_benchmark(Path(job.benchmark))
+    asked = {*benchmark.queries["text"], *benchmark.queries["masked_text"]}
+    assert all(encoder.encoded.count(text) == 1 for encoder in encoders[:1] for text in asked)
 
 
 def test_a_job_survives_its_file(job: EvaluationJob, tmp_path: Path) -> None:
