@@ -1,0 +1,283 @@
+"""Training MiniLM on a team's rows, ours against sentence-transformers' own trainer, both sides in one run.
+
+    python -m benchmarks.training [--device cpu] [--steps 16] [--repeats 3] [--threads N] [--recall] [--output REPORT.md]
+
+The rows are those that the product itself makes of networkx and polars as installed: docstring -> function. Both sides
+train LoRA of the same rank on the same layers with the same batch, temperature, learning rate and schedule; the peer is
+SentenceTransformerTrainer with MultipleNegativesRankingLoss and its defaults otherwise. Speed is samples per second
+over the steps after two of warm-up, tokenisation of each step included. `--recall` also trains both sides on all rows
+for the recipe's epochs, and ours by the product's own default job from the pairs file to the written candidate; each
+model then ranks the held-out queries. The peer needs `datasets` and `accelerate` installed.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from benchmarks.workload import MODEL, OURS, PEER, SIDES, run_side, surroundings, write_report
+
+PACKAGES = ("networkx", "polars")
+WARM_UP_STEPS = 2
+DEFAULT_JOB = "embed_assets, default job"
+
+
+def prepare_rows(folder: Path) -> None:
+    """The product's own pairs and benchmark for the packages, under `folder`."""
+    from embed_assets.pairs.build import build_pairs
+    from embed_assets.snippets.collect import collect_snippets
+    from embed_assets.store import Store
+
+    settings = settings_of(folder)
+    collect_snippets(settings, Store(folder))
+    build_pairs(settings, Store(folder))
+
+
+def settings_of(folder: Path) -> Any:
+    from embed_assets.settings import load_settings
+
+    repositories = [{"source": f"package:{package}"} for package in PACKAGES]
+    return load_settings(overrides={"data_dir": str(folder), "repositories": repositories, "pairs.hard_negatives": 0})
+
+
+def training_rows(folder: Path, steps: int | None) -> pl.DataFrame:
+    """All training rows, or as many as make `steps` batches, drawn at random."""
+    from embed_assets.store import Store
+    from embed_assets.training.data import read_pairs
+
+    rows = read_pairs(Store(folder).pairs).filter(pl.col("split") == "train")
+    return rows if steps is None else rows.sample(recipe_of(len(rows)).batch_size * steps, seed=0)
+
+
+def recipe_of(rows: int) -> Any:
+    """The product's default recipe for documentation rows."""
+    from embed_assets.models import CATALOGUE
+    from embed_assets.settings import TrainingSettings
+    from embed_assets.training.recipe import derive_recipe
+
+    spec = CATALOGUE[MODEL]
+    return derive_recipe(TrainingSettings(), rows=rows, commit_share=0.0, model_type=spec.model_type, spec=spec)
+
+
+def train_ours(rows: pl.DataFrame, device: str, epochs: int, judge: Path | None) -> dict[str, Any]:
+    """The product's loop on given rows, adapter unscaled."""
+    from dataclasses import replace
+
+    from embed_assets.encoder.load import load_encoder
+    from embed_assets.encoder.resolve import resolve
+    from embed_assets.training.data import prepare
+    from embed_assets.training.loop import train
+    from embed_assets.training.memory import plan_memory
+
+    encoder = load_encoder(resolve(MODEL).path, device=device)
+    started = time.perf_counter()
+    data = prepare(encoder, rows, hard_negatives=0)
+    tokenised = time.perf_counter() - started
+    recipe = replace(recipe_of(1859), epochs=epochs)
+    plan = plan_memory(encoder, step_tokens=int(data.tokens_per_row * recipe.batch_size))
+    stamps: list[float] = []
+    result = train(encoder, data, recipe, plan=plan, observe=lambda record, steps: stamps.append(time.perf_counter()))
+    timed = stamps[-1] - stamps[WARM_UP_STEPS - 1]
+    steps = len(stamps)
+    per_step = len(rows) * epochs / steps
+    return {
+        "samples_per_second": per_step
+        * (steps - WARM_UP_STEPS)
+        / (timed + tokenised * (steps - WARM_UP_STEPS) / steps),
+        "tokens_per_row": data.tokens_per_row,
+        "path": result.path,
+        "precision": result.precision,
+        "final_loss": float(np.mean([record.loss for record in result.curve[-10:]])),
+        **({} if judge is None else recall(judge, lambda texts, kind: encoder.encode(texts, kind=kind))),
+    }
+
+
+def train_peer(rows: pl.DataFrame, device: str, epochs: int, judge: Path | None) -> dict[str, Any]:
+    """sentence-transformers' trainer on the same rows with the same recipe."""
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+    from peft import LoraConfig
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+        losses,
+    )
+    from transformers import TrainerCallback
+
+    from embed_assets.encoder.resolve import resolve
+
+    recipe = recipe_of(1859)
+    model = SentenceTransformer(str(resolve(MODEL).path), device=device)
+    targets = r".*(query|key|value|(output|intermediate)\.dense)"
+    model.add_adapter(
+        LoraConfig(r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules=targets, lora_dropout=0.0)
+    )
+    model.model_card_data.set_widget_examples = lambda *unused, **options: None  # minutes of work before the first step
+    stamps: list[float] = []
+    seen: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *arguments: Any, **options: Any) -> None:
+            stamps.append(time.perf_counter())
+
+        def on_log(self, *arguments: Any, logs: dict[str, float] | None = None, **options: Any) -> None:
+            seen.extend([logs["loss"]] if logs and "loss" in logs else [])
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = SentenceTransformerTrainingArguments(
+            output_dir=folder, per_device_train_batch_size=recipe.batch_size, num_train_epochs=epochs,
+            learning_rate=recipe.learning_rate, warmup_steps=recipe.warmup_ratio, weight_decay=recipe.weight_decay,
+            report_to="none", logging_steps=10, save_strategy="no", disable_tqdm=True, use_cpu=device == "cpu",
+        )  # fmt: skip
+        table = {"anchor": rows["query"].to_list(), "positive": rows["positive"].to_list()}
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset(InMemoryTable.from_pydict(table), fingerprint=f"{len(rows)}"),
+            loss=losses.MultipleNegativesRankingLoss(model, scale=1 / recipe.temperature),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    timed = stamps[-1] - stamps[WARM_UP_STEPS - 1]
+    steps = len(stamps)
+    return {
+        "samples_per_second": len(rows) * epochs / steps * (steps - WARM_UP_STEPS) / timed,
+        "final_loss": seen[-1] if seen else float("nan"),
+        "adapters": sum("lora_A" in name for name, _ in model.named_parameters()),
+        **({} if judge is None else recall(judge, lambda texts, kind: model.encode(texts))),
+    }
+
+
+def run_default_job(folder: Path) -> dict[str, Any]:
+    """The product's own job with its defaults: from the pairs file to a candidate on disk, validation and merge included."""
+    from embed_assets.encoder.load import load_encoder
+    from embed_assets.store import Store
+    from embed_assets.training.standalone import train_to_directory
+
+    store = Store(folder)
+    output = folder / "trained"
+    started = time.perf_counter()
+    summary = train_to_directory(settings_of(folder), store.pairs, output)
+    seconds = time.perf_counter() - started
+    encoder = load_encoder(output / "model", device=summary["device"])
+    judged = recall(store.current_benchmark, lambda texts, kind: encoder.encode(texts, kind=kind))
+    epochs = summary["recipe"]["epochs"]
+    return {"samples_per_second": summary["rows"] * epochs / seconds, "seconds": seconds, **judged}
+
+
+def recall(benchmark: Path, encode: Any) -> dict[str, float]:
+    """Recall@10 and MRR@10 of the held-out queries over the whole corpus."""
+    from embed_assets.evaluation.benchmark import read_benchmark
+    from embed_assets.evaluation.metrics import mean_recall, mean_reciprocal_rank
+    from embed_assets.evaluation.tasks import tasks_of
+    from embed_assets.retrieval.exact import ranks_in
+
+    read = read_benchmark(benchmark)
+    task = tasks_of(read)[0]
+    scores = encode(task.texts, "query") @ encode(read.corpus["text"].to_list(), "passage").T
+    ranks = ranks_in(scores, task.relevant)
+    return {"recall_at_10": mean_recall(ranks), "mrr_at_10": mean_reciprocal_rank(ranks), "queries": len(ranks)}
+
+
+def measure(device: str, steps: int, repeats: int, threads: int, *, recall_too: bool) -> dict[str, Any]:
+    """Every run: speed on the same rows in turns, then once on all rows with recall."""
+    speed: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    whole: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        prepare_rows(Path(folder))
+        common = ["--work", folder, "--device", device, "--threads", str(threads)]
+        for turn in range(repeats):
+            for side in SIDES:
+                arguments = ["--side", side, "--steps", str(steps), *common]
+                speed[side].append(run_side("benchmarks.training", arguments, threads=threads))
+                print(f"{turn + 1}/{repeats} {side:26} {speed[side][-1]}", flush=True)
+        if recall_too:
+            for side in (*SIDES, DEFAULT_JOB):
+                whole[side] = run_side(
+                    "benchmarks.training", ["--side", side, "--steps", "0", *common], threads=threads
+                )
+                print(f"whole {side:26} {whole[side]}", flush=True)
+    return {"speed": speed, "whole": whole}
+
+
+def report(found: dict[str, Any], device: str, steps: int, repeats: int, threads: int) -> str:
+    """Markdown: medians over the repeats, then the whole runs."""
+    ours = found["speed"][OURS][0]
+    recipe = recipe_of(1859)
+    tokens = ours["tokens_per_row"]
+    lines = [
+        "# Training: embed_assets against sentence-transformers' trainer",
+        "",
+        surroundings(device, threads),
+        f"{MODEL}, LoRA of rank {recipe.lora_rank} on all linear layers, batch {recipe.batch_size}, {steps} steps on the same rows of "
+        f"{' and '.join(PACKAGES)}, {tokens:.0f} real tokens a row; medians of {repeats} runs of each side, taking turns. "
+        f"Ours: path {ours['path']}, large products in {ours['precision']}. `python -m benchmarks.training`.",
+        "",
+        "| side | samples/s | real tokens/s | slowest and fastest run, samples/s |",
+        "|---|---|---|---|",
+    ]
+    for side in SIDES:
+        rates = sorted(run["samples_per_second"] for run in found["speed"][side])
+        rate = statistics.median(rates)
+        lines.append(f"| {side} | {rate:.1f} | {rate * tokens:,.0f} | {rates[0]:.1f}, {rates[-1]:.1f} |")
+    pairs = zip(found["speed"][OURS], found["speed"][PEER], strict=True)
+    faster = statistics.median(a["samples_per_second"] / b["samples_per_second"] for a, b in pairs)
+    lines += ["", f"{faster:.2f} times the samples per second."]
+    if found["whole"]:
+        lines += [
+            "",
+            f"All rows, {recipe.epochs} epochs; the default job from the pairs file to the candidate on disk, validation and merge included:",
+            "",
+            "| side | samples/s | recall@10 | MRR@10 |",
+            "|---|---|---|---|",
+        ]
+        for side, run in found["whole"].items():
+            figures = (
+                f"{run['samples_per_second']:.1f} | {100 * run['recall_at_10']:.1f} | {100 * run['mrr_at_10']:.1f}"
+            )
+            lines.append(f"| {side} | {figures} |")
+        lines += ["", f"{found['whole'][OURS]['queries']} held-out queries."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--steps", type=int, default=16, help="Batches that speed is measured on.")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--recall", action="store_true", help="Also train on all rows, and rank the held-out queries.")
+    parser.add_argument("--output", type=Path, help="Where the report goes; printed in any case.")
+    parser.add_argument("--side", choices=(*SIDES, DEFAULT_JOB), help=argparse.SUPPRESS)
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.side:
+        print(json.dumps(_one_side(given)))
+        return
+    found = measure(given.device, given.steps, given.repeats, given.threads, recall_too=given.recall)
+    write_report(report(found, given.device, given.steps, given.repeats, given.threads), given.output)
+
+
+def _one_side(given: argparse.Namespace) -> dict[str, Any]:
+    import torch
+
+    from embed_assets.store import Store
+
+    torch.set_num_threads(given.threads)
+    if given.side == DEFAULT_JOB:
+        return run_default_job(given.work)
+    rows = training_rows(given.work, given.steps or None)
+    epochs, judge = (1, None) if given.steps else (recipe_of(len(rows)).epochs, Store(given.work).current_benchmark)
+    return (train_ours if given.side == OURS else train_peer)(rows, given.device, epochs, judge)
+
+
+if __name__ == "__main__":
+    main()
