@@ -149,6 +149,7 @@ def summarise(job: TrainingJob, prepared: Prepared, result: TrainingResult, rank
         "base_licence": job.base_licence,
         "max_tokens": job.max_tokens,
         "recipe": job.recipe.to_json(),
+        "expectation": job.expectation,
         "steps": len(result.curve),
         "seconds": round(result.seconds, 1),
         "samples_per_second": round(rows / max(result.seconds, 1e-9), 2),

@@ -36,6 +36,8 @@ class TrainingJob:
     base_digest: str
     base_licence: str = ""
     recipe: Recipe
+    expectation: str = ""
+    """What may be hoped for from so many rows, in a sentence."""
     max_tokens: int
     device: str
     path: str

@@ -15,7 +15,7 @@ from embed_assets.settings import Settings
 from embed_assets.store import Store, read_json
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob
-from embed_assets.training.recipe import CODE_VERSION, Recipe, derive_recipe
+from embed_assets.training.recipe import CODE_VERSION, FEW_ROWS, Recipe, derive_recipe, expectation
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,10 @@ def build_job(
     if base.spec and base.spec.licence_warning:
         logger.warning("%s", base.spec.licence_warning)
     train = read_pairs(pairs, max_pairs=max_pairs).filter(pl.col("split") == "train")
-    recipe = _recipe(settings, base, train)
+    commit_share = float((train["source"] == "commit").mean() or 0.0) if len(train) else 0.0  # type: ignore[arg-type]
+    recipe = _recipe(settings, base, len(train), commit_share)
+    expected = expectation(len(train), commit_share)
+    logger.log(logging.WARNING if len(train) < FEW_ROWS else logging.INFO, "%s", expected)
     base_digest = model_digest(base.path)
     layout = read_layout(base.path)
     max_tokens = settings.model.max_tokens or layout.max_tokens
@@ -116,6 +119,7 @@ def build_job(
         base_digest=base_digest,
         base_licence=base.spec.licence if base.spec else "",
         recipe=recipe,
+        expectation=expected,
         max_tokens=max_tokens,
         device=settings.training.device,
         path=settings.training.path,
@@ -123,11 +127,10 @@ def build_job(
     )
 
 
-def _recipe(settings: Settings, base: ResolvedModel, train: pl.DataFrame) -> Recipe:
-    commit_share = float((train["source"] == "commit").mean() or 0.0) if len(train) else 0.0  # type: ignore[arg-type]
+def _recipe(settings: Settings, base: ResolvedModel, rows: int, commit_share: float) -> Recipe:
     return derive_recipe(
         settings.training,
-        rows=len(train),
+        rows=rows,
         commit_share=commit_share,
         model_type=read_layout(base.path).model_type,
         spec=base.spec,

@@ -5,7 +5,7 @@ import pytest
 from embed_assets.models import CATALOGUE
 from embed_assets.settings import TrainingSettings
 from embed_assets.training.errors import TrainingError
-from embed_assets.training.recipe import Recipe, derive_recipe
+from embed_assets.training.recipe import Recipe, derive_recipe, expectation
 
 MINILM = CATALOGUE["minilm"]
 
@@ -20,6 +20,22 @@ def test_commits_take_more_passes_at_a_lower_rate_than_documentation() -> None:
     assert history.epochs > documents.epochs
     assert history.learning_rate < documents.learning_rate
     assert history.batch_size >= documents.batch_size
+
+
+def test_large_data_takes_fewer_passes_and_a_night_never_costs_more_than_its_rows() -> None:
+    assert [derived(rows=rows).epochs for rows in (300, 1500, 2000, 2500, 50_000)] == [5, 5, 4, 4, 3]
+    assert [derived(rows=rows, commit_share=0.0).epochs for rows in (300, 1300, 50_000)] == [5, 3, 2]
+
+
+def test_a_history_stays_a_history_where_most_rows_are_documentation() -> None:
+    assert derived(commit_share=0.3) == derived(commit_share=0.9)
+
+
+def test_what_can_be_expected_is_said_before_training() -> None:
+    assert "no gain could be shown below 250" in expectation(249, 1.0)
+    assert "6 to 11 points" in expectation(250, 1.0)
+    assert "6 to 8 points" in expectation(2_000, 0.5)
+    assert "held-out docs" in expectation(2_000, 0.0)
 
 
 def test_what_is_set_is_kept() -> None:
