@@ -35,9 +35,11 @@ data/
   runs/ID/                    logs and time series of training processes
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -49,6 +51,14 @@ from typing import Any
 
 class StoreError(RuntimeError):
     """Something under the data directory is missing, unreadable or damaged."""
+
+
+class DiskFullError(StoreError, OSError):
+    """There is no room for what was to be written; nothing half written is left."""
+
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No space, no quota, or a limit on the size of files."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +201,11 @@ def _plain_name(name: str) -> str:
 
 
 def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
-    """Replaces `path` atomically and durably: a reader sees the old content or the new, also after a crash."""
+    """Replaces `path` atomically and durably: a reader sees the old content or the new, also after a crash.
+
+    Raises:
+        DiskFullError: there is no room.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -201,8 +215,9 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        _explain_full_disk(path, error)
         raise
     sync_directory(path.parent)
 
@@ -216,7 +231,11 @@ def write_json(path: Path, document: Any, *, mode: int = 0o644) -> None:
 
 
 def write_file(path: Path, write: Callable[[Path], Any]) -> None:
-    """Replaces `path` atomically with what `write` puts at the temporary path it is given (a parquet table, say)."""
+    """Replaces `path` atomically with what `write` puts at the temporary path it is given (a parquet table, say).
+
+    Raises:
+        DiskFullError: there is no room.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
@@ -225,8 +244,9 @@ def write_file(path: Path, write: Callable[[Path], Any]) -> None:
         os.chmod(temporary, 0o644)
         sync_file(Path(temporary))
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        _explain_full_disk(path, error)
         raise
     sync_directory(path.parent)
 
@@ -251,6 +271,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
     Raises:
         StoreError: `path` exists already; directories are immutable once they have their name.
+        DiskFullError: there is no room.
     """
     if path.exists():
         raise StoreError(f"{path} exists already and is immutable")
@@ -264,10 +285,22 @@ def new_directory(path: Path) -> Iterator[Path]:
                 sync_file(Path(folder) / name)
             sync_directory(Path(folder))
         os.rename(temporary, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        _explain_full_disk(path, error)
         raise
     sync_directory(path.parent)
+
+
+def _explain_full_disk(path: Path, error: BaseException) -> None:
+    """
+    Raises:
+        DiskFullError: that is what the error is about; libraries written in Rust say it in words only.
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    if number in FULL_DISK or (told is not None and int(told[1]) in FULL_DISK):
+        raise DiskFullError(f"{path} cannot be written, there is no room for it: {error}; free some space") from error
 
 
 def point_link(link: Path, target: Path) -> None:

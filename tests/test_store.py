@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from embed_assets.store import (
+    DiskFullError,
     Store,
     StoreError,
     append_line,
@@ -31,10 +32,26 @@ def test_a_failed_write_keeps_the_old_content(tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFullError, match=f"{path} cannot be written, there is no room for it.*No space left"):
         write_json(path, {"version": 2})
     assert read_json(path) == {"version": 1}
     assert no_leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("said", ["I/O error: File too large (os error 27)", "No space left on device (os error 28)"])
+def test_a_full_disk_that_a_library_tells_of_in_words_is_a_full_disk(tmp_path: Path, said: str) -> None:
+    """As safetensors and polars do."""
+
+    def full(path: Path) -> None:
+        raise ValueError(said)
+
+    with pytest.raises(DiskFullError, match="there is no room"):
+        write_file(tmp_path / "table.parquet", full)
+    with pytest.raises(DiskFullError, match="there is no room"), new_directory(tmp_path / "candidate") as folder:
+        full(folder)
+    with pytest.raises(ValueError, match="os error 13"), new_directory(tmp_path / "candidate"):
+        raise ValueError("Permission denied (os error 13)")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_writer_that_raises_leaves_nothing(tmp_path: Path) -> None:

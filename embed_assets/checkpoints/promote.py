@@ -5,7 +5,6 @@ everything it names must still be true. The order of the writes makes a crash ha
 appears whole, then the pointer moves, then the history tells it.
 """
 
-import errno
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,16 @@ from embed_assets.evaluation.gate import GateError, decide
 from embed_assets.evaluation.verdict import Verdict
 from embed_assets.records import RecallReport, ReportCorruptError
 from embed_assets.settings import GateSettings
-from embed_assets.store import Store, StoreError, directory_digests, new_directory, point_link, read_lines
+from embed_assets.store import (
+    FULL_DISK,
+    DiskFullError,
+    Store,
+    StoreError,
+    directory_digests,
+    new_directory,
+    point_link,
+    read_lines,
+)
 
 BESIDE_THE_MODEL = ("golden.safetensors", "report.json", "training.json")
 """Files of a candidate that every checkpoint carries."""
@@ -198,7 +206,8 @@ def _disk_errors(store: Store) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "a file cannot be used"
+        full = isinstance(error, DiskFullError) or error.errno in FULL_DISK
+        what = "the disk is full" if full else "a file cannot be used"
         raise PromotionError(
             f"{what} while promoting under {store.checkpoints.parent} ({error}); nothing is lost: "
             "mend it and promote again"
