@@ -261,7 +261,20 @@ def _unchanged(night: Night, inputs: str) -> PairsManifest | None:
         and named == (manifest.benchmark_digest, manifest.guard_digest)
     )
     sides = read_sides(store.splits)
-    return manifest if same and sides is not None and sides.cutoff == manifest.cutoff else None
+    if not same or sides is None or sides.cutoff != manifest.cutoff:
+        return None
+    if not _holds(store, manifest):
+        night.notes.append(f"{store.pairs.name} was damaged or altered, and was built again")
+        return None
+    return manifest
+
+
+def _holds(store: Store, manifest: PairsManifest) -> bool:
+    """Whether the table on disk is the one that the manifest speaks of."""
+    try:
+        return digest_of_pairs(pl.read_parquet(store.pairs)) == manifest.pairs_digest
+    except (pl.exceptions.PolarsError, OSError):
+        return False
 
 
 def _why_none(night: Night, corpus: Corpus) -> str:

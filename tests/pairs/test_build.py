@@ -161,6 +161,24 @@ def test_the_newest_rows_are_kept_when_there_are_too_many(shop: Shop, store: Sto
     assert few.benchmark_digest == everything.benchmark_digest
 
 
+@pytest.mark.parametrize("damage", ["garbage", "fewer rows", "gone"])
+def test_a_damaged_table_of_pairs_is_built_again(shop: Shop, store: Store, damage: str) -> None:
+    shop.go_on(40)
+    settings = settings_for(shop.written.path)
+    first = build_pairs(settings, store)
+    table = pl.read_parquet(store.pairs)
+    if damage == "garbage":
+        store.pairs.write_bytes(b"PAR1 and no more")
+    elif damage == "fewer rows":
+        table.head(table.height // 2).write_parquet(store.pairs)
+    else:
+        store.pairs.unlink()
+    again = build_pairs(settings, store)
+    assert pl.read_parquet(store.pairs).equals(table)
+    assert again.pairs_digest == first.pairs_digest
+    assert ("pairs.parquet was damaged or altered, and was built again" in again.notes) is (damage != "gone")
+
+
 def test_one_bad_repository_does_not_lose_the_night(shop: Shop, store: Store, tmp_path: Path) -> None:
     shop.go_on(20)
     manifest = build_pairs(settings_for(shop.written.path, tmp_path / "absent"), store)
