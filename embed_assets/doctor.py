@@ -18,6 +18,7 @@ from embed_assets.encoder.resolve import ModelNotFoundError, resolve
 from embed_assets.models import known
 from embed_assets.settings import Settings, is_local_path
 from embed_assets.snippets.grammars import check_grammars
+from embed_assets.snippets.repositories import PACKAGE_PREFIX, RepositoryError, open_source
 from embed_assets.store import Store
 
 Level = Literal["ok", "warning", "error"]
@@ -160,13 +161,15 @@ def _model(settings: Settings) -> Finding:
 def _repositories(settings: Settings) -> Finding:
     if not settings.repositories:
         return _warning("repositories", "none configured; write a file with `embed-assets init`")
-    missing = [
-        repository.source
-        for repository in settings.repositories
-        if is_local_path(repository.source) and not Path(repository.source).exists()
-    ]
-    if missing:
-        return _warning("repositories", f"not there: {', '.join(missing)}; the others are read")
+    failed = []
+    for repository in settings.repositories:
+        if is_local_path(repository.source) or repository.source.startswith(PACKAGE_PREFIX):
+            try:
+                open_source(repository, Store(settings.data_dir)).close()
+            except RepositoryError as error:
+                failed.append(f"{repository.name}: {error}")
+    if failed:
+        return _warning("repositories", f"{'; '.join(failed)} (a night goes on with those that can be read)")
     return _ok("repositories", f"{len(settings.repositories)} configured")
 
 

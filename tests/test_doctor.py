@@ -62,6 +62,18 @@ def test_a_restricted_licence_and_a_missing_repository_are_warnings(tmp_path: Pa
     assert (level, str(tmp_path / "nowhere") in message) == ("warning", True)
 
 
+def test_every_repository_that_cannot_be_read_is_named_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    tables = ("'notes'", "'package:no_such_package'", "'package:networkx'")
+    level, message = level_of(
+        settings(tmp_path, "".join(f"[[repositories]]\nsource = {source}\n" for source in tables)), "repositories"
+    )
+    assert level == "warning"
+    assert "notes: " in message and "not a git repository" in message
+    assert "no_such_package: " in message
+    assert "networkx" not in message
+
+
 def test_a_dagster_home_without_its_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     assert level_of(settings(tmp_path), "dagster home")[0] == "error"

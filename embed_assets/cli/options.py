@@ -81,8 +81,11 @@ def require_repositories(settings: Settings) -> None:
     """
     if not settings.repositories:
         file = settings_file()
-        found = f"{file} names none" if file else "there is no embed_assets.toml here"
-        raise SettingsError(f"no repository is configured ({found}); write the file with `embed-assets init`")
+        if file:
+            todo = f"({file} names none); name one in it, or write it anew: `embed-assets init PATH... --overwrite`"
+        else:
+            todo = "(there is no embed_assets.toml here); write the file with `embed-assets init`"
+        raise SettingsError(f"no repository is configured {todo}")
 
 
 @contextmanager

@@ -31,7 +31,11 @@ def test_run_without_a_repository_names_init(tmp_path: Path) -> None:
     done = embed_assets("run", folder=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip().startswith("error: no repository is configured")
-    assert "embed-assets init" in done.stderr
+    assert "write the file with `embed-assets init`" in done.stderr
+    assert embed_assets("init", folder=tmp_path).returncode == 0
+    done = embed_assets("run", folder=tmp_path)
+    assert done.returncode == 2
+    assert "names none); name one in it, or write it anew: `embed-assets init PATH... --overwrite`" in done.stderr
 
 
 def test_a_bad_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
