@@ -1,5 +1,6 @@
 """The LoRA adapter: put into a model, scaled, saved, and merged in float32 into the model that is served."""
 
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -92,10 +93,15 @@ def scale_adapter(model: "torch.nn.Module", factor: float) -> None:
 
 
 def save_adapter(adapted: Any, directory: Path) -> None:
-    """Writes the adapter as PEFT reads it: safetensors and adapter_config.json."""
+    """Writes the adapter as PEFT reads it: safetensors and adapter_config.json; the same adapter, the same bytes."""
     # Otherwise PEFT asks the hub whether the vocabulary was changed.
     adapted.save_pretrained(str(directory), safe_serialization=True, save_embedding_layers=False)
     (directory / "README.md").unlink(missing_ok=True)  # an empty form, to be filled in by hand
+    config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    for name in ("target_modules", "exclude_modules"):  # sets, which every process orders in its own way
+        if isinstance(config.get(name), list):
+            config[name] = sorted(config[name])
+    (directory / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
 
 
 def merged_encoder(base: Path, adapter: Path, *, max_tokens: int) -> Encoder:
