@@ -1,53 +1,21 @@
 """Alerts: one for each run, to a real HTTP server, and an undelivered one is an error, not silence."""
 
-import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from embed_assets.alerts import Alert, AlertError, send_alert
 from embed_assets.settings import AlertSettings
 from embed_assets.store import Store
+from tests.webhook import Webhook, listening
 
 ALERT = Alert(run_id="0123456789ab", job="nightly", failed_checks=["finetuned_adapter.recall_beats_live: p = 0.4"])
 
 
-class Webhook(ThreadingHTTPServer):
-    """Remembers what was posted; answers with `status`."""
-
-    def __init__(self) -> None:
-        self.posted: list[dict[str, object]] = []
-        self.status = 200
-        super().__init__(("127.0.0.1", 0), _Handler)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/hook"
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Webhook
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.posted.append(json.loads(body))
-        self.send_response(self.server.status)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def webhook() -> Iterator[Webhook]:
-    with Webhook() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with listening() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_run_is_told_once(webhook: Webhook, store: Store) -> None:

@@ -18,6 +18,7 @@ from embed_assets.cli.options import (
 from embed_assets.settings import load_settings
 
 REFUSED = 3
+EXIT_CODES = {"promoted": 0, "unchanged": 0, "refused": REFUSED, "cancelled": 130}
 
 
 def run(
@@ -53,7 +54,7 @@ def run(
         typer.echo(json.dumps(outcome.to_json()))
     else:
         typer.echo(outcome.text)
-    raise typer.Exit({"promoted": 0, "unchanged": 0, "refused": REFUSED}.get(outcome.name, 1))
+    raise typer.Exit(EXIT_CODES.get(outcome.name, 1))
 
 
 def ui(

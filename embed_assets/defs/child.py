@@ -1,6 +1,7 @@
 """Runs one job of a stage in a process of its own, so that torch's memory, a crash or a cancel stay there."""
 
 import sys
+import warnings
 from typing import Protocol
 
 import dagster as dg
@@ -33,13 +34,23 @@ def run_in_child(
     errors = directory / f"{name}.error"
     errors.unlink(missing_ok=True)
     try:
-        client.run(
-            command=[sys.executable, "-m", module, str(path)],
-            context=context,
-            env={ERROR_FILE_VARIABLE: str(errors)},
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster warns of what its own client uses
+            client.run(
+                command=[sys.executable, "-m", module, str(path)],
+                context=context,
+                env={ERROR_FILE_VARIABLE: str(errors)},
+            )
     except Exception as error:
-        said = errors.read_text(encoding="utf-8").strip() if errors.exists() else str(error)
+        said = errors.read_text(encoding="utf-8").strip() if errors.exists() else _last_words(name, error)
         raise dg.Failure(
             description=said, metadata={"job": dg.MetadataValue.path(str(path))}, allow_retries=False
         ) from error
+
+
+def _last_words(name: str, error: Exception) -> str:
+    """A process that could not say why it ended was ended from outside, as a rule by the kernel for lack of memory."""
+    return (
+        f"the {name} process ended without a reason of its own ({error}); if it was killed for lack of memory (dmesg "
+        "says so), lower model.max_tokens, or train a smaller model"
+    )
