@@ -11,7 +11,7 @@ import dagster as dg
 from embed_assets.alerts import AlertError
 from embed_assets.definitions import defs, project
 from embed_assets.defs.abandoned import end_abandoned_runs, this_process
-from embed_assets.defs.sensors import failed_checks, failed_steps, refusals, tell_of_run
+from embed_assets.defs.sensors import failed_checks, failed_steps, refusals, tell_of_run, was_interrupted
 
 GATE_CHECKS = ("no_leakage", "recall_beats_live", "guard_not_regressed", "not_trained_on_the_test")
 
@@ -57,6 +57,8 @@ def run_night(overrides: Mapping[str, Any]) -> NightOutcome:
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             return NightOutcome(name="cancelled", run_id=run_id)
         outcome = outcome_of(instance, result)
+        if outcome.name == "cancelled":
+            return outcome  # by whom it concerns
         return replace(outcome, untold=_tell(instance, result.dagster_run))
 
 
@@ -72,8 +74,7 @@ def _tell(instance: dg.DagsterInstance, run: dg.DagsterRun, error: str = "") -> 
 def outcome_of(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) -> NightOutcome:
     """Reads the outcome off the run's own events."""
     run_id = result.run_id
-    run = instance.get_run_by_id(run_id)
-    if run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED):
+    if was_interrupted(instance, run_id):
         return NightOutcome(name="cancelled", run_id=run_id)
     checks = tuple(failed_checks(instance, run_id))
     at_the_door = tuple(refusals(instance, run_id))

@@ -54,6 +54,13 @@ def refusals(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     ]
 
 
+def was_interrupted(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether a signal ended the run; where nobody asked for it in the UI, Dagster calls that a failure."""
+    ends = _events(instance, run_id, dg.DagsterEventType.RUN_FAILURE)
+    reasons = [getattr(event.job_failure_data.failure_reason, "value", "") for event in ends]
+    return "UNEXPECTED_TERMINATION" in reasons or bool(_events(instance, run_id, dg.DagsterEventType.RUN_CANCELED))
+
+
 def _events(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType) -> list[dg.DagsterEvent]:
     records = instance.get_records_for_run(run_id, of_type=kind).records
     return [record.event_log_entry.get_dagster_event() for record in records]
