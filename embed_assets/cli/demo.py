@@ -64,7 +64,7 @@ def demo(
         _say(f"A live embedder answers at {service.url} with {before.model}")
         with terminal_for_children():
             outcome = run_night({})
-        if outcome.name == "failed":
+        if outcome.name in ("failed", "cancelled"):
             _say(outcome.text)
             raise typer.Exit(1)
         _say(before_and_after.recall(store))
