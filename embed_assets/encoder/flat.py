@@ -24,6 +24,8 @@ GROUPS = ("qkv", "output", "up", "down")
 """Linear layers with one input, in the order of a layer's forward pass."""
 MULTIPLE = 16
 """Tokens are filled up to a multiple: oneDNN prepares a kernel for every new number of them."""
+ALONE_FROM = 64
+"""Rows of so many tokens attend one by one: together their weights leave the caches, and gain nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +37,17 @@ class FlatRows:
     positions: "Tensor"
     """(tokens,) int64, from zero in each row"""
     groups: tuple[tuple[int, int, int], ...]
-    """(first token, rows, tokens of each row) of the rows of one length"""
+    """(first token, rows, tokens of each row): short rows of one length together, long ones each alone"""
     order: list[int]
     """Number of the given row that is the first here, the second ..."""
 
 
-def flatten(rows: Sequence[Sequence[int]], *, multiple: int = MULTIPLE) -> FlatRows:
-    """Puts rows end to end, equal lengths side by side."""
+def flatten(rows: Sequence[Sequence[int]]) -> FlatRows:
+    """Puts rows end to end, equal lengths side by side; any row filled up to a multiple lies within the tokens."""
     lengths = [len(row) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: (-lengths[index], index))
     total = sum(lengths)
-    size = -(-total // multiple) * multiple
+    size = -(-(total + MULTIPLE - 1) // MULTIPLE) * MULTIPLE
     token_ids, positions = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     groups: list[tuple[int, int, int]] = []
     at = 0
@@ -53,7 +55,7 @@ def flatten(rows: Sequence[Sequence[int]], *, multiple: int = MULTIPLE) -> FlatR
         length = lengths[index]
         token_ids[at : at + length] = rows[index]
         positions[at : at + length] = np.arange(length)
-        if groups and groups[-1][2] == length:
+        if groups and groups[-1][2] == length < ALONE_FROM:
             first, count, _ = groups[-1]
             groups[-1] = (first, count + 1, length)
         else:

@@ -1,12 +1,15 @@
 """Attention over rows end to end, row by row, with its gradient: what is kept are the weights, in the products' type.
 
 torch's own attention recomputes the weights in its backward, which takes three times as long for rows of a few
-hundred tokens. Softmax is taken in float32 in any case.
+hundred tokens. Softmax is taken in float32 in any case. A row is looked at together with the tokens after it that fill
+it up to a multiple, with weights of zero: oneDNN prepares a kernel for every new length, which would be one a row.
 """
 
 from typing import TYPE_CHECKING
 
 import torch
+
+from embed_assets.encoder.flat import MULTIPLE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,13 +29,14 @@ def attend(
     kept = []
     end = 0
     for first, count, length in rows.groups:
-        end = first + count * length
-        q, k, v = _by_head(qkv[first:end], count, length, heads, dim)
+        q, k, v = _by_head(qkv, first, count, length, heads, dim)
         scores = torch.baddbmm(none, q, k.transpose(1, 2), beta=0, alpha=dim**-0.5)
-        weights = torch.softmax(scores.float(), dim=-1).to(qkv.dtype)  # (count * heads, length, length)
-        _rows_of(out[first:end], count, length, heads, dim).copy_(
-            torch.bmm(weights, v).view(count, heads, length, dim).transpose(1, 2)
-        )
+        scores = scores.float()
+        scores[:, :, length:] = float("-inf")
+        weights = torch.softmax(scores, dim=-1).to(qkv.dtype)  # (count * heads, filled, filled)
+        weights[:, length:] = 0.0
+        end = first + count * length
+        _rows(out, first, count, length, heads, dim).copy_(_by_row(torch.bmm(weights, v), count, length))
         kept.append(weights)
     out[end:] = 0.0
     return kept
@@ -52,30 +56,43 @@ def attend_backward(
     none = qkv.new_zeros(1, 1, 1)
     end = 0
     for number, (first, count, length) in enumerate(rows.groups):
-        end = first + count * length
         weights, kept[number] = kept[number], none
-        (mixed,) = _by_head(gradient[first:end], count, length, heads, dim)
-        q, k, v = _by_head(qkv[first:end], count, length, heads, dim)
-        grad_weights = torch.bmm(mixed, v.transpose(1, 2))
-        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, qkv.dtype)
-        of_values = torch.bmm(weights.transpose(1, 2), mixed)
-        of_queries = torch.baddbmm(none, grad_scores, k, beta=0, alpha=scale)
-        of_keys = torch.baddbmm(none, grad_scores.transpose(1, 2), q, beta=0, alpha=scale)
-        block = found[first:end].view(count, length, 3, heads, dim)
-        for place, part in enumerate((of_queries, of_keys, of_values)):
-            block[:, :, place].copy_(part.view(count, heads, length, dim).transpose(1, 2))
+        (mixed,) = _by_head(gradient, first, count, length, heads, dim)
+        q, k, v = _by_head(qkv, first, count, length, heads, dim)
+        of_weights = torch.bmm(mixed, v.transpose(1, 2))
+        of_scores = torch._softmax_backward_data(of_weights, weights, -1, qkv.dtype)
+        parts = (
+            torch.baddbmm(none, of_scores, k, beta=0, alpha=scale),
+            torch.baddbmm(none, of_scores.transpose(1, 2), q, beta=0, alpha=scale),
+            torch.bmm(weights.transpose(1, 2), mixed),
+        )
+        for place, part in enumerate(parts):
+            own = found[:, place * heads * dim : (place + 1) * heads * dim]
+            _rows(own, first, count, length, heads, dim).copy_(_by_row(part, count, length))
+        end = first + count * length
     found[end:] = 0.0
     return found
 
 
-def _by_head(states: "Tensor", count: int, length: int, heads: int, dim: int) -> "tuple[Tensor, ...]":
-    """(count * length, parts * heads * dim) -> parts of (count * heads, length, dim); a view when there is one row."""
-    parts = states.shape[1] // (heads * dim)
-    block = torch.unflatten(torch.unflatten(states, 1, (parts, heads, dim)), 0, (count, length))
-    split = block.permute(2, 0, 3, 1, 4)
-    return tuple(split[part].reshape(count * heads, length, dim) for part in range(parts))
+def _by_head(states: "Tensor", first: int, count: int, length: int, heads: int, dim: int) -> "list[Tensor]":
+    """(tokens, parts * heads * dim) -> parts of (count * heads, filled, dim); a view when there is one row."""
+    filled = -(-length // MULTIPLE) * MULTIPLE
+    step = states.stride(0)
+    found = []
+    for part in range(states.shape[1] // (heads * dim)):
+        offset = states.storage_offset() + first * step + part * heads * dim
+        view = states.as_strided((count, heads, filled, dim), (length * step, dim, step, 1), offset)
+        found.append(view.reshape(count * heads, filled, dim))
+    return found
 
 
-def _rows_of(states: "Tensor", count: int, length: int, heads: int, dim: int) -> "Tensor":
-    """(count * length, heads * dim) -> (count, length, heads, dim), a view."""
-    return torch.unflatten(torch.unflatten(states, 1, (heads, dim)), 0, (count, length))
+def _by_row(states: "Tensor", count: int, length: int) -> "Tensor":
+    """(count * heads, filled, dim) -> (count, length, heads, dim), a view without what fills up."""
+    return states.view(count, -1, *states.shape[1:])[:, :, :length].transpose(1, 2)
+
+
+def _rows(states: "Tensor", first: int, count: int, length: int, heads: int, dim: int) -> "Tensor":
+    """(tokens, heads * dim) -> (count, length, heads, dim) of one group's rows, a view."""
+    step = states.stride(0)
+    offset = states.storage_offset() + first * step
+    return states.as_strided((count, length, heads, dim), (length * step, step, dim, 1), offset)
