@@ -64,15 +64,29 @@ _FORMATTING = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _ABOUT_TEXT = re.compile(
-    r"""^\W*(?:(?:\w+:\s+)?(?:add(?:s|ed)?|update[sd]?|fix(?:es|ed)?|improve[sd]?|tweak(?:s|ed)?|clarif(?:y|ies|ied)
+    r"""^\W*(?:(?:\w+:\s+)?(?:add(?:s|ed)?|update[sd]?|fix(?:es|ed)?|improve[sd]?|tweak(?:s|ed)?|clarif(?:y|ies|ied)|migrate
         |correct(?:s|ed)?|clean\ ?up|rewrite|reword(?:s|ed)?|expand(?:s|ed)?|polish(?:es|ed)?|mention)\s+)
         (?:(?!\b(?:and|with|but|so|when|if|add|fix)\b)[^,;:]){0,40}
         \b(?:change\ ?log|changes?\ file|readme|release\ notes|doc\ ?strings?|documentation|docs?|comments?|javadocs?
            |moduledocs?|(?:type)?specs?|copyright|licen[cs]e\ headers?)\b
-        (?:(?!\b(?:and|but|so)\b)[^,;]){0,30}$""",
+        (?:(?!\b(?:and|but|so)\b)[^,;]){0,45}$""",
     re.IGNORECASE | re.VERBOSE,
 )
 """Changes what is written about code; the code that changed with it is a side effect."""
+_UPKEEP = re.compile(
+    r"""^\W*(?:\w+:\s+)?(?:
+        (?:address(?:e[sd]|ing)?|incorporat(?:e[sd]?|ing)|appl(?:y|ied)|respond(?:ed)?\ to|implement(?:ed)?)\b
+            .{0,20}\breview\b.{0,30}$
+        | (?:fix(?:e[sd])?|silence[sd]?|remove[sd]?|delete[sd]?|suppress(?:ed)?|resolve[sd]?|clean\ ?up)\s+
+            (?:(?!and\b)[\w-]+\s+){0,3}(?:warnings|lints?|todos?|fixmes?)\b.{0,12}$
+        | (?:add(?:s|ed)?|fix(?:e[sd])?|update[sd]?|improve[sd]?|more|clean\ ?up|refactor(?:ed)?|rewrite|rewrote)\s+
+            (?:(?!and\b)[\w-]+\s+){0,3}(?:tests|test\ (?:cases?|suite|coverage|for))\b
+            (?:(?!\b(?:and|but)\b)[^,;]){0,35}$
+        | fix(?:e[sd])?\s+(?:the\s+)?(?:broken\s+)?(?:build|ci|travis)\b.{0,25}$
+    )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Reviews, warnings, tests and builds: true of whatever code happened to be touched."""
 _LEFT_HANGING = re.compile(
     r"(?:[\s.,;:]+(?:to|for|and|or|this|that|it|which|should|as|see|in|of|by|with|from|the|an?|per|via|also|will|may))+[\s.,;:]*$",
     re.IGNORECASE,
@@ -92,7 +106,8 @@ def written_by_bot(author: str) -> bool:
 
 def subject_query(subject: str) -> Cleaned:
     """The query that a subject makes, or why it makes none: `subject_revert`, `subject_merge`, `subject_fixup`,
-    `subject_release`, `subject_formatting`, `subject_about_text`, `subject_too_short`, `query_holds_secret`."""
+    `subject_release`, `subject_formatting`, `subject_about_text`, `subject_upkeep`, `subject_too_short`,
+    `query_holds_secret`."""
     subject = one_line(subject)
     if holds_secret(subject):  # Looked for before anything is cut out: half a key is still a key, and hard to know.
         return Cleaned("", "query_holds_secret")
@@ -111,6 +126,8 @@ def subject_query(subject: str) -> Cleaned:
         return Cleaned("", "subject_formatting")
     if _ABOUT_TEXT.search(text):
         return Cleaned("", "subject_about_text")
+    if _UPKEEP.search(text):
+        return Cleaned("", "subject_upkeep")
     if len(text.split()) < LEAST_WORDS or len(set(content_words(text))) < LEAST_CONTENT_WORDS:
         return Cleaned("", "subject_too_short")
     return Cleaned(text)
