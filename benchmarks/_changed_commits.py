@@ -155,24 +155,22 @@ def _innermost(definitions: tuple[Definition, ...], ranges: _Ranges) -> Iterator
 
 
 def _differing(source: GitSource, commit: Commit) -> Iterator[_File]:
+    touched = {path for change in commit.files for path in (change.path_before, change.path) if language_of(path)}
+    options = [
+        "-r",
+        "-p",
+        "-U0",
+        "-M",
+        "-w",
+        "--full-index",
+        "--no-color",
+        "--no-ext-diff",
+        "--no-textconv",
+        "--root",
+        "--no-commit-id",
+    ]
     output: bytes = source.repo.git.execute(
-        [
-            "git",
-            "diff-tree",
-            "-r",
-            "-p",
-            "-U0",
-            "-M",
-            "-w",
-            "--full-index",
-            "--no-color",
-            "--no-ext-diff",
-            "--no-textconv",
-            "--root",
-            "--no-commit-id",
-            commit.commit_id,
-        ],
-        stdout_as_string=False,
+        ["git", "diff-tree", *options, commit.commit_id, "--", *sorted(touched)], stdout_as_string=False
     )
     file = _File()
     for line in output.decode("utf-8", "replace").split("\n"):
