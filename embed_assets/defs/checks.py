@@ -43,7 +43,7 @@ def no_leakage(project: Project) -> dg.AssetCheckResult:
     pairs = pl.read_parquet(store.pairs)
     leaks = [
         leak
-        for link in (store.current_benchmark, store.guard_benchmark)
+        for link in (store.current_benchmark, store.guard_benchmark, *store.external_benchmarks)
         for leak in find_leaks(pairs, read_benchmark(link))
     ]
     counted = ", ".join(f"{count} {kind}" for kind, count in summary(leaks).items())

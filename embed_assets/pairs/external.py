@@ -34,10 +34,11 @@ def read_external(folder: Path, training: Sequence[Proposal], sketches: Sketches
     answers = {answer.snippet_id: answer for proposal in training for answer in proposal.answers}
     texts = found.corpus["text"].to_list()
     document_ids = found.corpus["document_id"].to_list()
+    codes = [*texts, *(text.partition("\n")[2] for text in texts)]  # A first line may be a header, or code.
     learnt = {
-        document_ids[place]
+        document_ids[place % len(texts)]
         for _, place, _ in near_pairs(
-            [sketches.of_code(answer) for answer in answers.values()], [code_shingles(text) for text in texts]
+            [sketches.of_code(answer) for answer in answers.values()], [code_shingles(code) for code in codes]
         )
     }
     asked = {

@@ -48,6 +48,8 @@ def test_what_resembles_the_training_leaves_the_set(tmp_path: Path) -> None:
     stranger = a_function("stranger", long_code("stranger"))
     assert asked(folder, a_proposal("train", "parse one header", stranger)) == everything
     assert asked(folder, a_proposal("validation", f"{query(3)} now", stranger)) == everything - {"q3"}
+    headless = a_function("part5", long_code("part5").partition("\n")[2])
+    assert asked(folder, a_proposal("train", "parse one header", headless)) == everything - {"q5"}
     copy = a_function("copy", long_code("part4", extra="    value += 1\n"))
     assert asked(folder, a_proposal("train", "parse one header", copy)) == everything - {"q4"}
 
