@@ -42,12 +42,12 @@ class FlatRows:
     """Number of the given row that is the first here, the second ..."""
 
 
-def flatten(rows: Sequence[Sequence[int]]) -> FlatRows:
-    """Puts rows end to end, equal lengths side by side; any row filled up to a multiple lies within the tokens."""
+def flatten(rows: Sequence[Sequence[int]], *, spare: int = 0) -> FlatRows:
+    """Puts rows end to end, equal lengths side by side, with at least `spare` tokens after the last."""
     lengths = [len(row) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: (-lengths[index], index))
     total = sum(lengths)
-    size = -(-(total + MULTIPLE - 1) // MULTIPLE) * MULTIPLE
+    size = -(-(total + spare) // MULTIPLE) * MULTIPLE
     token_ids, positions = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     groups: list[tuple[int, int, int]] = []
     at = 0

@@ -23,7 +23,10 @@ def attend(
     heads: int,
     out: "Tensor",  # (tokens, dim), filled
 ) -> "list[Tensor]":
-    """Writes each row's mixed values into `out` and returns the weights, (rows * heads, length, length) per group."""
+    """Writes each row's mixed values into `out` and returns the weights, (rows * heads, filled, filled) per group.
+
+    After the last row there must be `MULTIPLE - 1` spare tokens.
+    """
     dim = out.shape[1] // heads
     none = qkv.new_zeros(1, 1, 1)
     kept = []

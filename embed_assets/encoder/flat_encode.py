@@ -4,9 +4,11 @@ Weights are laid out once as oneDNN likes them best: its products in float32 use
 has, where torch's own library leaves half of them idle on AMD's. Bias, gelu and the residual are added on the way.
 """
 
+import platform
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +40,13 @@ SMALLEST_BATCH = 128
 _stacks: "weakref.WeakKeyDictionary[Any, tuple[Any, EncodingStack]]" = weakref.WeakKeyDictionary()
 
 
+@cache
+def has_prepared_products() -> bool:
+    """Whether this torch has oneDNN's products with weights laid out beforehand; only x86 gains by them."""
+    there = bool(torch._C._has_mkldnn) and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and platform.machine() in ("x86_64", "AMD64")
+
+
 class Product:
     """x W' + b, with gelu or a residual on the way."""
 
@@ -45,7 +54,7 @@ class Product:
         weight = torch.cat([_effective_weight(linear) for linear in linears])
         biases = [base_of(linear).bias for linear in linears]
         self.bias = None if biases[0] is None else torch.cat([bias.detach() for bias in biases])
-        self._prepared = bool(torch._C._has_mkldnn) and bool(torch.backends.mkldnn.enabled)
+        self._prepared = has_prepared_products()
         reorder = torch.ops.mkldnn._reorder_linear_weight
         self.weight = reorder(weight, PREPARED_FOR_TOKENS) if self._prepared else weight
 

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from embed_assets.encoder.flat import (
+    MULTIPLE,
     FlatRows,
     adapter_of,
     base_of,
@@ -174,7 +175,7 @@ class LoraStack:
     def forward(self, rows: Sequence[Sequence[int]], *, keep: bool) -> "tuple[Tensor, Tape]":
         """Pooled states (rows, dim) in float32, and what the backward needs of it."""
         with torch.no_grad():
-            flat = flatten(rows)
+            flat = flatten(rows, spare=MULTIPLE - 1)  # attention fills rows up
             tape = Tape(flat, [])
             x = embedding_block(self._model, flat)  # (tokens, dim)
             for number, layer in enumerate(self._layers):

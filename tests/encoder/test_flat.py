@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embed_assets.encoder import flat_lora
+from embed_assets.encoder import flat_encode, flat_lora
 from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.flat import flat_supported, flatten, pool_rows
 from embed_assets.encoder.flat_encode import encoding_stack, flat_batches
@@ -123,6 +123,14 @@ def test_encode_takes_the_flat_path_and_keeps_the_order(tmp_path: Path, cores: i
     assert sum(counted) == len(rows)
     assert len(counted) > 1
     assert encoder.encode_rows([]).shape == (0, encoder.dimension)
+
+
+def test_without_prepared_products_the_vectors_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tiny_encoder("bert")
+    expected = encoding_stack(as_encoder(encoder)).embed(ROWS, "mean")
+    monkeypatch.setattr(flat_encode, "has_prepared_products", lambda: False)
+    found = flat_encode.EncodingStack(encoder.model).embed(ROWS, "mean")
+    assert (found - expected).abs().max() < 1e-5
 
 
 def test_what_it_is_not_written_for_takes_the_padded_path(tmp_path: Path) -> None:
