@@ -47,7 +47,7 @@ from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.repositories import Source
 from embed_assets.store import Store, StoreError, file_sha256, point_link, write_file, write_json, write_text
 
-PAIRS_VERSION = "3"
+PAIRS_VERSION = "4"
 """Raise it whenever the same repositories would yield other pairs: the next night builds them anew."""
 EXAMPLES = 12
 SOURCES = ("docstring", "commit", "issue", "written", "test", "caller")

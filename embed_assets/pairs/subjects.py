@@ -46,6 +46,7 @@ _RELEASE = re.compile(
     r"""^\W*(?:
         (?:bump|upgrade|update|set|change|increase|prepare)s?\b[\w\s]{0,25}\b(?:versions?|dependency|dependencies|deps)\b
         | (?:bump|upgrade)s?\s+\S+\s+(?:from|to)\b
+        | updates?\s+\S+\s+(?:from|to)\s+v?\d
         | (?:prepare|preparing|cut|tag|start|begin|back\ to|post)\b.{0,25}\b(?:release|development|dev|version)\b
         | (?:release|version|tagging|v)\s*:?\s*v?\d+\.\d
         | v?\d+\.\d+(?:\.\d+)?\S*\s*$
@@ -69,7 +70,7 @@ _ABOUT_TEXT = re.compile(
         (?:(?!\b(?:and|with|but|so|when|if|add|fix)\b)[^,;:]){0,40}
         \b(?:change\ ?log|changes?\ file|readme|release\ notes|doc\ ?strings?|documentation|docs?|comments?|javadocs?
            |moduledocs?|(?:type)?specs?|copyright|licen[cs]e\ headers?)\b
-        (?:(?!\b(?:and|but|so)\b)[^,;]){0,45}$""",
+        (?:(?!\b(?:but|so|and\ (?:fix|add|remove|make|allow|support|use|change|move|raise|error)\w*)\b)[^,;]){0,45}$""",
     re.IGNORECASE | re.VERBOSE,
 )
 """Changes what is written about code; the code that changed with it is a side effect."""
@@ -80,8 +81,9 @@ _UPKEEP = re.compile(
         | (?:fix(?:e[sd])?|silence[sd]?|remove[sd]?|delete[sd]?|suppress(?:ed)?|resolve[sd]?|clean\ ?up)\s+
             (?:(?!and\b)[\w-]+\s+){0,3}(?:warnings|lints?|todos?|fixmes?)\b.{0,12}$
         | (?:add(?:s|ed)?|fix(?:e[sd])?|update[sd]?|improve[sd]?|more|clean\ ?up|refactor(?:ed)?|rewrite|rewrote)\s+
-            (?:(?!and\b)[\w-]+\s+){0,3}(?:tests|test\ (?:cases?|suite|coverage|for))\b
-            (?:(?!\b(?:and|but)\b)[^,;]){0,35}$
+            (?:(?!and\b)[\w-]+\s+){0,3}(?:(?:unit\ ?)?tests|unit\ ?test|test\ (?:cases?|suite|coverage|for))\b
+            (?:(?!\b(?:and|but)\b)[^,;]){0,60}$
+        | (?:unit\ ?)?tests?\ for\b(?:(?!\b(?:and|but)\b)[^,;]){0,60}$
         | fix(?:e[sd])?\s+(?:the\s+)?(?:broken\s+)?(?:build|ci|travis)\b.{0,25}$
     )""",
     re.IGNORECASE | re.VERBOSE,
