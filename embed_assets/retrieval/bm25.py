@@ -5,6 +5,7 @@ code is written in identifiers and asked for in words.
 """
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 
@@ -40,6 +41,8 @@ class BM25:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
+        # bm25s warms JAX up where that is installed, and JAX takes three quarters of a GPU's memory for itself.
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
         import bm25s
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import asks for DEBUG
