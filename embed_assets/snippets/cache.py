@@ -9,7 +9,8 @@ import json
 import sqlite3
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, fields
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 from embed_assets.records import digest_of
@@ -24,6 +25,8 @@ Key = tuple[str, str]
 KEYS_AT_ONCE = 500
 COMMIT_EVERY = 2_000
 BUSY_SECONDS = 30.0
+_NAMES = tuple(field.name for field in fields(Definition))
+_FIELDS = attrgetter(*_NAMES)
 _DAMAGE = (sqlite3.DatabaseError, zlib.error, ValueError, TypeError)
 
 
@@ -54,7 +57,7 @@ class DefinitionCache:
 
     def put(self, key: Key, parsed: Parsed) -> None:
         """Remembers one file. Saved in batches, and when the cache is closed."""
-        rows = [list(astuple(definition)) for definition in parsed.definitions]
+        rows = [_FIELDS(definition) for definition in parsed.definitions]
         document = json.dumps([parsed.reason, parsed.secrets, rows], ensure_ascii=False, separators=(",", ":"))
         payload = zlib.compress(document.encode("utf-8"), 1)
         self._connection.execute("INSERT OR REPLACE INTO parsed VALUES (?, ?, ?)", (*key, payload))
@@ -119,6 +122,5 @@ def cache_version() -> str:
 
 def _parsed(payload: bytes) -> Parsed:
     reason, secrets_dropped, rows = json.loads(zlib.decompress(payload))
-    names = [field.name for field in fields(Definition)]
-    definitions = tuple(Definition(**dict(zip(names, row, strict=True))) for row in rows)
+    definitions = tuple(Definition(**dict(zip(_NAMES, row, strict=True))) for row in rows)
     return Parsed(reason=reason, definitions=definitions, secrets=secrets_dropped)
