@@ -190,6 +190,15 @@ def test_a_missing_object_loses_its_repository_and_no_other(tmp_path: Path, shop
     assert manifest.snippets == 2
 
 
+def test_a_missing_object_that_nobody_needs_is_not_missed(tmp_path: Path, store: Store) -> None:
+    """Clones may leave out large files: `git clone --filter=blob:limit=1m`."""
+    lean = make_repository(tmp_path / "lean", {"a.py": "def a():\n    return 1\n", "large.bin": b"\0\1"})
+    blob_id = run_git(lean, "rev-parse", "HEAD:large.bin")
+    (lean / ".git" / "objects" / blob_id[:2] / blob_id[2:]).unlink()
+    manifest = collect_snippets(settings_for(lean), store)
+    assert (manifest.snippets, manifest.failed) == (1, {})
+
+
 def test_a_crash_is_told_and_tried_again_the_next_night(
     shop: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
