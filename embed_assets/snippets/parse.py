@@ -203,4 +203,9 @@ def _batches(blobs: Iterable[Blob]) -> Iterator[list[Blob]]:
 def _anonymous(definition: Definition) -> Definition:
     if "@" not in definition.code and "@" not in definition.doc:
         return definition
-    return replace(definition, code=without_addresses(definition.code), doc=without_addresses(definition.doc))
+    return replace(
+        definition,
+        code=without_addresses(definition.code),
+        doc=without_addresses(definition.doc),
+        signature=without_addresses(definition.signature),
+    )

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("small_guard")
 PERSON = "grace.hopper@compiler.mil.us"
 CORES = (RANDOM[:14], "IOSFODNN7QWERTY1", "123456789012", "MIIEow", "dozjgNryP4J3jVm", "9f86d081884c7d65")
 """What remains of each secret however it is quoted and escaped."""
-ADDRESSES = (PERSON, "ada@engine.org", "bob@engine.org")
+ADDRESSES = (PERSON, "ada@engine.org", "bob@engine.org", "cy@engine.org")
 
 
 def leaky_file(secret: str, version: int) -> str:
@@ -61,7 +61,7 @@ def outer(rows):
     return inner() + rows[{version}]
 
 
-def honest_sibling(rows):
+def honest_sibling(rows, reply_to="cy@engine.org"):
     """Sends rows to somebody, by ada@engine.org."""
     owner = "bob@engine.org"
     return owner, rows[{version}]

@@ -77,7 +77,8 @@ def test_addresses_go_and_code_that_looks_like_one_stays() -> None:
         assert without_addresses(text) == text
 
 
-def test_addresses_leave_code_and_doc() -> None:
-    source = b'def f():\n    """Ask ada@engine.org."""\n    return "bob@engine.org"\n'
+def test_addresses_leave_code_doc_and_signature() -> None:
+    source = b'def f(to="cy@engine.org"):\n    """Ask ada@engine.org."""\n    return "bob@engine.org"\n'
     (definition,) = parse(source, "python").definitions
-    assert "engine" not in definition.code + definition.doc
+    assert "engine" not in definition.code + definition.doc + definition.signature
+    assert definition.signature == 'def f(to="EMAIL")'
