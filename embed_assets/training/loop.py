@@ -40,15 +40,15 @@ class TrainingResult:
     """A trained adapter, still inside the encoder's model, and how it came about."""
 
     adapted: Any
-    """PEFT's wrapper around the encoder's model; the best pass's weights are in place."""
+    """PEFT's wrapper around the encoder's model; the kept pass's weights are in place."""
     curve: list[StepRecord]
     seconds: float
     validation_before: float | None
     """Mean reciprocal rank@10 of the validation rows before the first step."""
     validation_after: float | None
-    """The best pass's."""
+    """The kept pass's."""
     best_epoch: int
-    """From 1; the last one where there is no validation."""
+    """Of the pass that is kept, from 1: the last one that no earlier pass clearly beats."""
     plan: MemoryPlan
     """As it was at the end."""
     path: str
@@ -70,10 +70,10 @@ def train(
     progress_file: Path | None = None,
     run: str = "",
 ) -> TrainingResult:
-    """Trains an adapter on `data` and leaves the best pass's weights in the encoder's model.
+    """Trains an adapter on `data` and leaves the kept pass's weights in the encoder's model.
 
     Args:
-        validation: what decides which pass was the best; without it the last one is kept.
+        validation: what decides which pass is kept; without it the last one is.
         path: auto, padded, packed or fused.
         precision: of the large products on a CPU: float32, bfloat16, or auto, bfloat16 where the CPU is fast at it.
         observe: called after every step with its record and the number of all steps.
@@ -224,7 +224,8 @@ def _keep_the_best(encoder: Encoder, validation: ValidationSet | None, progress:
     if validation is None:
         return None
     mrr = validation_mrr(encoder, validation)
-    if mrr >= progress.best_mrr:
+    highest = max((each.validation_mrr for each in progress.curve if each.validation_mrr is not None), default=mrr)
+    if mrr >= highest - validation.tolerance:  # the rate falls to zero towards the last pass: it is the one to want
         progress.best_mrr, progress.best_epoch = mrr, epoch
         progress.best_state = adapter_state(encoder.model)
     return mrr

@@ -1,14 +1,16 @@
 """Is it getting better? Mean reciprocal rank@10 of the validation rows, after each pass.
 
-Kept cheap on purpose: a few hundred texts. It picks the best pass; it never judges a candidate, that is the
-benchmark's work.
+Kept cheap on purpose: a few hundred texts. It says when a pass has clearly made things worse; it never judges a
+candidate, that is the benchmark's work.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from embed_assets.encoder.encoder import Encoder
+from embed_assets.evaluation.significance import PLANNED_DEVIATION
 from embed_assets.training.data import TrainingData
 
 MOST_QUERIES = 128
@@ -26,9 +28,22 @@ class ValidationSet:
     relevant: np.ndarray
     """(queries, passages) bool"""
 
+    @property
+    def tolerance(self) -> float:
+        """Passes this close are equal: one standard error of a difference, which so few queries cannot tell from luck.
+
+        Picking the highest of five such figures kept the first or second pass in 65 of 90 runs; on development
+        queries the last of five passes was as good as the third (docs/experiments.md).
+        """
+        return PLANNED_DEVIATION / math.sqrt(max(1, len(self.query_tokens)))
+
 
 def validation_set(validation: TrainingData | None, training: TrainingData, *, seed: int) -> ValidationSet | None:
-    """A fixed sample of the validation rows, and training positives as distractors; None when there are too few."""
+    """A fixed sample of the validation rows; None when there are too few.
+
+    Distractors are what the training rows bring, positives and negatives alike: positives alone are all pulled
+    towards queries, and would make every pass look worse than it is.
+    """
     if validation is None:
         return None
     generator = np.random.default_rng([seed, 2])
@@ -38,7 +53,7 @@ def validation_set(validation: TrainingData | None, training: TrainingData, *, s
     queries = generator.permutation(queries)[:MOST_QUERIES]
     rows = [row for row in range(len(validation)) if validation.queries[row] in set(queries.tolist())]
     passages = np.unique(validation.positives[rows])
-    distractors = generator.permutation(np.unique(training.positives))[:MOST_DISTRACTORS]
+    distractors = generator.permutation(_brought(training))[:MOST_DISTRACTORS]
     tokens = [validation.passage_tokens[index] for index in passages]
     tokens += [training.passage_tokens[index] for index in distractors]
     place = {query: number for number, query in enumerate(queries.tolist())}
@@ -49,6 +64,11 @@ def validation_set(validation: TrainingData | None, training: TrainingData, *, s
     return ValidationSet(
         query_tokens=[validation.query_tokens[index] for index in queries], passage_tokens=tokens, relevant=relevant
     )
+
+
+def _brought(training: TrainingData) -> np.ndarray:  # (passages,) index into passage_tokens
+    negatives = training.negatives[training.negatives >= 0]
+    return np.unique(np.concatenate([training.positives, negatives]))
 
 
 def validation_mrr(encoder: Encoder, data: ValidationSet) -> float:

@@ -103,9 +103,12 @@ def test_progress_of_another_run_is_left_alone_and_a_damaged_one_named(tmp_path:
         train(load_encoder(path, device="cpu"), data, tiny_recipe(), plan=ONE_GO, progress_file=file, run="a")
 
 
-def test_the_best_pass_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("last", "kept"), [(0.4, 2), (0.87, 3)])
+def test_the_last_pass_is_kept_unless_an_earlier_one_is_clearly_better(
+    last: float, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, data = tiny_data(tmp_path)
-    figures = iter([0.1, 0.5, 0.9, 0.4])
+    figures = iter([0.1, 0.5, 0.9, last])
     states: list[dict[str, torch.Tensor]] = []
 
     def measured(encoder: Encoder, validation: ValidationSet) -> float:
@@ -114,10 +117,12 @@ def test_the_best_pass_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(loop, "validation_mrr", measured)
     encoder = load_encoder(path, device="cpu")
-    validation = ValidationSet(query_tokens=[], passage_tokens=[], relevant=np.zeros((0, 0), dtype=bool))
+    validation = ValidationSet(query_tokens=[[1]] * 25, passage_tokens=[], relevant=np.zeros((25, 0), dtype=bool))
+    assert validation.tolerance == pytest.approx(0.04)
     result = train(encoder, data, tiny_recipe(epochs=3), plan=ONE_GO, validation=validation)
-    assert (result.validation_before, result.validation_after, result.best_epoch) == (0.1, 0.9, 2)
-    assert same(adapter_state(encoder.model), states[2])
+    figure = {2: 0.9, 3: last}[kept]
+    assert (result.validation_before, result.validation_after, result.best_epoch) == (0.1, figure, kept)
+    assert same(adapter_state(encoder.model), states[kept])
     assert not same(states[2], states[3])
 
 
