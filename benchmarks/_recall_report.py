@@ -19,6 +19,8 @@ from embed_assets.evaluation.significance import cluster_sums
 Doubles = npt.NDArray[np.float64]
 RESAMPLES = 4_000
 LARGE_CORPUS = 2_000
+TICKS = (250, 500, 1_000, 2_000, 4_000)
+"""Of the plot, in rows and functions."""
 GOALS = (
     ("dense R@10", "commit", "r10", "candidate", "base", 8.5),
     ("weighted hybrid R@10", "commit", "r10", "hybrid_candidate", "hybrid_base", 6.0),
@@ -236,6 +238,8 @@ def plot(repositories: list[Measured], path: Path) -> None:
     ):
         _points(axes, repositories, of)
         axes.set_xscale("log")
+        axes.set_xticks(TICKS, [f"{tick:,}" for tick in TICKS])
+        axes.minorticks_off()
         axes.set_xlabel(label)
         axes.set_ylabel("gain in recall@10, points")
         axes.axhline(0, color="gray", linewidth=0.8)
