@@ -283,7 +283,7 @@ def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None 
                 _merge(document, functools.reduce(lambda inner, name: {name: inner}, reversed(sections), {last: value}))
         settings = Settings(**document)
     except ValidationError as error:
-        raise SettingsError(_one_line(error, path)) from error
+        raise SettingsError(_one_line(error, path, overrides or {})) from error
     except PydanticSettingsError as error:
         raise SettingsError(f"bad value in the environment: {error}; sections and lists are written as JSON") from error
     return _anchored(settings, path.parent if path is not None else Path.cwd())
@@ -366,10 +366,10 @@ def _refuse_unknown_variables() -> None:
             )
 
 
-def _one_line(error: ValidationError, path: Path | None) -> str:
+def _one_line(error: ValidationError, path: Path | None, overrides: Mapping[str, Any]) -> str:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
-    where = f" in {path}" if path is not None else ""
+    where = _origin(key, path, overrides)
     if first["type"] == "extra_forbidden":
         allowed = ", ".join(_allowed_keys(first["loc"]))
         return f"unknown setting {key} = {first['input']!r}{where}; allowed here: {allowed}"
@@ -380,6 +380,16 @@ def _one_line(error: ValidationError, path: Path | None) -> str:
         message = message[0].lower() + message[1:]
     shown = "" if first["type"] == "missing" else f" = {first['input']!r}"
     return f"bad value for setting {key}{shown}{where}; {message}"
+
+
+def _origin(key: str, path: Path | None, overrides: Mapping[str, Any]) -> str:
+    """Where a value came from, of the places that can give one the last that did."""
+    variable = f"{ENVIRONMENT_PREFIX}{key.replace('.', '__')}".upper()
+    if overrides.get(key) is not None:
+        return " of this run"
+    if any(name.upper() == variable and value for name, value in os.environ.items()):
+        return f" in {variable}"
+    return f" in {path}" if path is not None else ""
 
 
 def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:

@@ -1,6 +1,7 @@
 """Settings: three sources in one order, and every mistake one line that names key, value and what is allowed."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def test_environment_overrides_the_file_and_overrides_override_both(
     assert load_settings(file).training.epochs == 5
     overridden = load_settings(file, {"training.epochs": 9, "training.batch_size": None}).training
     assert (overridden.epochs, overridden.seed, overridden.batch_size) == (9, 7, None)
+
+
+def test_a_bad_value_is_named_with_the_place_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "embed_assets.toml"
+    file.write_text("[training]\nepochs = 0\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=re.escape(f"training.epochs = 0 in {file}; allowed")):
+        load_settings(file)
+    monkeypatch.setenv("EMBED_ASSETS_TRAINING__EPOCHS", "-1")
+    with pytest.raises(SettingsError, match=r"training\.epochs = '-1' in EMBED_ASSETS_TRAINING__EPOCHS; allowed"):
+        load_settings(file)
+    with pytest.raises(SettingsError, match=r"training\.epochs = -2 of this run; allowed"):
+        load_settings(file, {"training.epochs": -2})
 
 
 def test_repositories_come_from_the_environment_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,15 @@ def run(
 
     Exit codes: 0 promoted or unchanged, 3 refused by the gate, others are errors.
     """
-    settings = load_settings()
+    settings = load_settings(
+        overrides={
+            "model.name": model,
+            "training.epochs": epochs,
+            "training.batch_size": batch_size,
+            "training.learning_rate": learning_rate,
+            "training.device": canonical_device(device),
+        }
+    )
     require_repositories(settings)
     prepare_dagster(settings)
     from embed_assets.night import run_night

@@ -48,9 +48,11 @@ def test_a_bad_setting_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 def test_a_bad_override_of_one_run_is_named(tmp_path: Path) -> None:
     (tmp_path / "embed_assets.toml").write_text("[[repositories]]\nsource = 'package:networkx'\n")
-    done = embed_assets("train", "--device", "tpu", folder=tmp_path)
-    assert done.returncode == 2
-    assert "training.device = 'tpu'" in done.stderr
+    for command in ("train", "run"):
+        done = embed_assets(command, "--device", "tpu", folder=tmp_path)
+        assert done.returncode == 2
+        [line] = done.stderr.strip().splitlines()
+        assert "training.device = 'tpu' of this run; allowed: 'auto', 'cpu', 'cuda' or 'mps'" in line
 
 
 def test_an_unknown_command_and_an_unknown_option_exit_with_2(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.webhook import Webhook, listening
 DIALS = ("--epochs", "2")
 SMALL = """
 [model]
-max_tokens = 64
+max_tokens = 48
 
 [pairs]
 guard_queries = 200
