@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from embed_assets.encoder.packing import PackedRows
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -33,22 +31,24 @@ class Rotation:
     cos: "Tensor"
     """(tokens, head_dim / 2) float32"""
     sin: "Tensor"
+    minus_sin: "Tensor"
+    """For the way back."""
 
 
 def rotation(rotary: Any, positions: "Tensor") -> Rotation:
     """Of a transformers rotary embedding; computed in float32, whatever the model's precision."""
     probe = torch.empty(0, dtype=torch.float32, device=positions.device)
     cos, sin = (values[0, :, : values.shape[-1] // 2].contiguous() for values in rotary(probe, positions[None]))
-    return Rotation(cos=cos, sin=sin)
+    return Rotation(cos=cos, sin=sin, minus_sin=-sin)
 
 
 def attend(
-    ops: Any, qkv_: "Tensor", heads: Heads, turn: Rotation | None, packed: PackedRows
+    ops: Any, qkv_: "Tensor", heads: Heads, turn: Rotation | None, documents: Any
 ) -> tuple["Tensor", Any]:  # (tokens, query heads, head_dim)
     """Attention within each document; rotates queries and keys in place. Also what the backward needs."""
     if turn is not None:
         ops.rotate_(qkv_, turn.cos, turn.sin, heads.query + heads.key_value)
-    attended, kept = ops.attend(*_split(qkv_, heads), packed.boundaries, packed.longest, heads.causal)
+    attended, kept = ops.attend(*_split(qkv_, heads), documents, heads.causal)
     return attended, kept
 
 
@@ -60,14 +60,13 @@ def attend_backward(
     kept: Any,
     heads: Heads,
     turn: Rotation | None,
-    packed: PackedRows,
+    documents: Any,
     spare: int,
 ) -> "Tensor":  # (tokens, heads.columns + spare)
     """Gradient of `qkv` as it was before `attend` rotated it."""
-    grads = ops.attend_backward(
-        grad.view(attended.shape), *_split(qkv, heads), attended, kept, packed.boundaries, packed.longest, heads.causal
-    )
-    joined: Tensor = ops.rotate_backward(*grads, turn and turn.cos, turn and turn.sin, spare)
+    joined: Tensor = ops.attend_backward(grad, *_split(qkv, heads), attended, kept, documents, heads.causal, spare)
+    if turn is not None:
+        ops.rotate_(joined, turn.cos, turn.minus_sin, heads.query + heads.key_value)
     return joined
 
 

@@ -79,7 +79,7 @@ class _Kept:
 class Tape:
     """One forward's memory, consumed by its backward."""
 
-    packed: PackedRows
+    documents: Any
     turn: Rotation | None
     chosen: "Tensor | None"
     layers: list[_Kept] = field(default_factory=list)
@@ -128,7 +128,7 @@ class BertStack:
         self.adapters.refresh()
         chosen = pooled_tokens(packed, pooling)
         turn = None if self._rotary is None else rotation(self._rotary, packed.positions)
-        tape = Tape(packed, turn, chosen)
+        tape = Tape(self.ops.documents(packed), turn, chosen)
         embedded = self._embeddings(
             input_ids=packed.token_ids[None],
             position_ids=(packed.positions + self._first_position)[None],
@@ -152,7 +152,7 @@ class BertStack:
         ops = self.ops
         layer.qkv.lower(x)
         qkv = layer.qkv.of_lowered(x)
-        attended, attention = attend(ops, qkv, self.heads, tape.turn, tape.packed)
+        attended, attention = attend(ops, qkv, self.heads, tape.turn, tape.documents)
         rows, residual = attended.flatten(1), x
         if only is not None:
             rows, residual = rows[only], residual[only]
@@ -219,7 +219,15 @@ class BertStack:
             grad_rows = grad_rows.new_zeros(len(kept.x), dim).index_copy_(0, only, grad_rows)
             grad = grad.new_zeros(len(kept.x), grad.shape[1]).index_copy_(0, only, grad)
         grad_qkv = attend_backward(
-            ops, grad_rows, kept.qkv, kept.attended, kept.attention, self.heads, tape.turn, tape.packed, layer.qkv.low
+            ops,
+            grad_rows,
+            kept.qkv,
+            kept.attended,
+            kept.attention,
+            self.heads,
+            tape.turn,
+            tape.documents,
+            layer.qkv.low,
         )
         low = layer.qkv.grad_low(grad_qkv)
         ops.product_into(layer.qkv.grad_b, grad_qkv[:, : self.heads.columns].T, kept.x[:, dim:])

@@ -6,11 +6,15 @@ would read the same gigabytes again. Sums over tokens go through partial buffers
 that the same inputs give the same bits. Import it on CUDA only.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
 import triton.language as tl
+
+from embed_assets.encoder import fused_attention_kernels
+from embed_assets.encoder.packing import PackedRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +28,8 @@ FORWARD_SPANS = 10
 """Column ranges of the forward, each a program of its own: more of them fill the chip evenly."""
 BACKWARD_SPANS = 30
 """Token ranges whose weight gradients are summed apart."""
+LONGEST_SHORT_DOCUMENT = 1024
+"""Above it flash attention takes over: its tiles are full then."""
 
 
 @triton.jit
@@ -193,43 +199,6 @@ def _rotate(x, sx, cos, sin, heads, HALF: tl.constexpr, HEADS: tl.constexpr):
 
 
 @triton.jit
-def _rotated_back(source, target, heads, c, s, ROTATE: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr):
-    head = tl.arange(0, HEADS)[:, None]
-    column = tl.arange(0, HALF)[None, :]
-    inside = (head < heads) & (column < HALF)
-    place = head * (2 * HALF) + column
-    first = tl.load(source + place, mask=inside, other=0.0).to(tl.float32)
-    second = tl.load(source + place + HALF, mask=inside, other=0.0).to(tl.float32)
-    if ROTATE:
-        turned = first * c + second * s
-        second = second * c - first * s
-        first = turned
-    tl.store(target + place, first.to(target.dtype.element_ty), mask=inside)
-    tl.store(target + place + HALF, second.to(target.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _rotate_backward(
-    q, sq, k, sk, v, sv, out, so, cos, sin, heads, kv_heads,
-    ROTATE: tl.constexpr, HALF: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr,
-):  # fmt: skip
-    token = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, HALF)[None, :]
-    if ROTATE:
-        c = tl.load(cos + token * HALF + column)
-        s = tl.load(sin + token * HALF + column)
-    else:
-        c = tl.zeros((1, HALF), dtype=tl.float32)
-        s = c
-    target = out + token * so
-    _rotated_back(q + token * sq, target, heads, c, s, ROTATE, HALF, HEADS)
-    target += heads * 2 * HALF
-    _rotated_back(k + token * sk, target, kv_heads, c, s, ROTATE, HALF, KV_HEADS)
-    target += kv_heads * 2 * HALF
-    _rotated_back(v + token * sv, target, kv_heads, c, s, False, HALF, KV_HEADS)
-
-
-@triton.jit
 def _copy_scaled(table, factors, base, SOURCE: tl.constexpr, TARGET: tl.constexpr, BLOCK: tl.constexpr):
     """table: (moves, 6) of source address, its row stride, target address less base, its row stride, rows, columns."""
     move = table + tl.program_id(0) * 6
@@ -345,27 +314,24 @@ def rotate_(qkv_: "Tensor", cos: "Tensor", sin: "Tensor", heads: int) -> None:
     )  # fmt: skip
 
 
-def rotate_backward(
-    grad_q: "Tensor", grad_k: "Tensor", grad_v: "Tensor", cos: "Tensor | None", sin: "Tensor | None", spare: int
-) -> "Tensor":
-    tokens, heads, head_dim = grad_q.shape
-    kv_heads = grad_k.shape[1]
-    grad_q, grad_k, grad_v = (
-        grad if grad.stride()[1:] == (head_dim, 1) else grad.contiguous() for grad in (grad_q, grad_k, grad_v)
-    )
-    grad = grad_q.new_empty(tokens, (heads + 2 * kv_heads) * head_dim + spare)
-    rotated = cos is not None
-    _rotate_backward[(tokens,)](
-        grad_q, grad_q.stride(0), grad_k, grad_k.stride(0), grad_v, grad_v.stride(0), grad, grad.stride(0),
-        cos if rotated else grad, sin if rotated else grad, heads, kv_heads, rotated, head_dim // 2,
-        triton.next_power_of_2(heads), triton.next_power_of_2(kv_heads), num_warps=4,
-    )  # fmt: skip
-    return grad
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """A packed row's documents, as the attention kernels read them."""
+
+    packed: PackedRows
+    spans: "Tensor | None"
+    """(2, tokens) where each token's document begins and ends; None where flash attention runs."""
 
 
-def attend(
-    q: "Tensor", k: "Tensor", v: "Tensor", boundaries: "Tensor", longest: int, causal: bool
-) -> tuple["Tensor", Any]:
+def documents(packed: PackedRows) -> Documents:
+    short = packed.longest <= LONGEST_SHORT_DOCUMENT and len(packed.token_ids) % fused_attention_kernels.TILE == 0
+    return Documents(packed, fused_attention_kernels.spans_of(packed) if short else None)
+
+
+def attend(q: "Tensor", k: "Tensor", v: "Tensor", of: Documents, causal: bool) -> tuple["Tensor", Any]:
+    if of.spans is not None:
+        return fused_attention_kernels.attend(q, k, v, of.spans, causal)
+    boundaries, longest = of.packed.boundaries, of.packed.longest
     attended, log_sums, state, _, _ = torch.ops.aten._flash_attention_forward(
         q, k, v, boundaries, boundaries, longest, longest, 0.0, causal, return_debug_mask=False
     )
@@ -379,16 +345,22 @@ def attend_backward(
     v: "Tensor",
     attended: "Tensor",
     kept: Any,
-    boundaries: "Tensor",
-    longest: int,
+    of: Documents,
     causal: bool,
-) -> tuple["Tensor", "Tensor", "Tensor"]:
+    spare: int,
+) -> "Tensor":
+    if of.spans is not None:
+        return fused_attention_kernels.attend_backward(grad, q, k, v, attended, kept, of.spans, causal, spare)
     log_sums, state = kept
-    grad_q, grad_k, grad_v = torch.ops.aten._flash_attention_backward(
-        grad, q, k, v, attended, log_sums, boundaries, boundaries, longest, longest, 0.0, causal, state,
-        torch.empty(0, device=grad.device),
+    boundaries, longest = of.packed.boundaries, of.packed.longest
+    grads = torch.ops.aten._flash_attention_backward(
+        grad.view(attended.shape), q, k, v, attended, log_sums, boundaries, boundaries, longest, longest, 0.0, causal,
+        state, torch.empty(0, device=grad.device),
     )  # fmt: skip
-    return grad_q, grad_k, grad_v
+    columns = sum(part[0].numel() for part in grads)
+    joined = grad.new_empty(len(grad), columns + spare)
+    torch.cat([part.flatten(1) for part in grads], 1, out=joined[:, :columns])
+    return joined
 
 
 def product_into(out: "Tensor", left: "Tensor", right: "Tensor") -> None:

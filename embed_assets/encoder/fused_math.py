@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch.nn import functional
 
+from embed_assets.encoder.packing import PackedRows
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -154,42 +156,23 @@ def rotate_(
     qkv_[:, : 2 * half * heads] = torch.stack([first * c - second * s, second * c + first * s], 2).flatten(1)
 
 
-def rotate_backward(
-    grad_q: "Tensor",  # (tokens, heads, head_dim)
-    grad_k: "Tensor",  # (tokens, kv_heads, head_dim)
-    grad_v: "Tensor",
-    cos: "Tensor | None",  # (tokens, head_dim / 2); None: positions are not rotated
-    sin: "Tensor | None",
-    spare: int,
-) -> "Tensor":  # (tokens, (heads + 2 * kv_heads) * head_dim + spare)
-    """The three gradients side by side, queries and keys rotated back."""
-    tokens, heads, head_dim = grad_q.shape
-    rotated = torch.cat([grad_q, grad_k], 1)
-    if cos is not None and sin is not None:
-        first, second = wide(rotated).view(tokens, -1, 2, head_dim // 2).unbind(2)
-        c, s = cos[:, None], sin[:, None]
-        rotated = torch.stack([first * c + second * s, second * c - first * s], 2)
-    columns = (heads + 2 * grad_k.shape[1]) * head_dim
-    grad = grad_q.new_empty(tokens, columns + spare)
-    grad[:, : columns - grad_v[0].numel()] = rotated.flatten(1)
-    grad[:, columns - grad_v[0].numel() : columns] = grad_v.flatten(1)
-    return grad
+def documents(packed: PackedRows) -> list[int]:
+    """Where each document begins, and where the last one ends."""
+    edges: list[int] = packed.boundaries.tolist()
+    return edges
 
 
 def attend(
     q: "Tensor",  # (tokens, heads, head_dim)
     k: "Tensor",  # (tokens, kv_heads, head_dim)
     v: "Tensor",
-    boundaries: "Tensor",  # (documents + 1,)
-    longest: int,
+    of: list[int],
     causal: bool,
 ) -> tuple["Tensor", "Tensor | None"]:
     """Attention within each document: (tokens, heads, head_dim), and nothing to keep for its backward."""
     repeats = q.shape[1] // k.shape[1]
-    attended = torch.zeros_like(q)
-    edges = boundaries.tolist()
     outputs = []
-    for start, stop in itertools.pairwise(edges):
+    for start, stop in itertools.pairwise(of):
         query = wide(q[start:stop]).transpose(0, 1)
         key, value = (wide(states[start:stop]).transpose(0, 1).repeat_interleave(repeats, 0) for states in (k, v))
         output = functional.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=causal)[0]
@@ -200,22 +183,23 @@ def attend(
 
 
 def attend_backward(
-    grad: "Tensor",  # (tokens, heads, head_dim)
+    grad: "Tensor",  # (tokens, heads * head_dim)
     q: "Tensor",
     k: "Tensor",
     v: "Tensor",
     attended: "Tensor",
     kept: "Tensor | None",
-    boundaries: "Tensor",
-    longest: int,
+    of: list[int],
     causal: bool,
-) -> tuple["Tensor", "Tensor", "Tensor"]:
-    """Gradients of q, k and v."""
+    spare: int,
+) -> "Tensor":  # (tokens, (heads + 2 * kv_heads) * head_dim + spare)
+    """Gradients of q, k and v side by side, and spare columns beside them."""
     with torch.inference_mode(False), torch.enable_grad():
         inputs = [states.detach().clone().requires_grad_() for states in (q, k, v)]
-        output, _ = attend(*inputs, boundaries, longest, causal)
-        grad_q, grad_k, grad_v = torch.autograd.grad(output, inputs, grad.clone())
-    return grad_q, grad_k, grad_v
+        output, _ = attend(*inputs, of, causal)
+        grads = torch.autograd.grad(output, inputs, grad.clone().view(output.shape))
+    joined = torch.cat([part.flatten(1) for part in grads], 1)
+    return torch.cat([joined, joined.new_empty(len(joined), spare)], 1)
 
 
 def product_into(out: "Tensor", left: "Tensor", right: "Tensor") -> None:

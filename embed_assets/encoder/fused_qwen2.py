@@ -58,7 +58,7 @@ class _Kept:
 class Tape:
     """One forward's memory, consumed by its backward."""
 
-    packed: PackedRows
+    documents: Any
     turn: Rotation
     chosen: "Tensor | None"
     layers: list[_Kept] = field(default_factory=list)
@@ -112,7 +112,7 @@ class Qwen2Stack:
         """
         self.adapters.refresh()
         chosen = pooled_tokens(packed, pooling)
-        tape = Tape(packed, rotation(self._rotary, packed.positions), chosen)
+        tape = Tape(self.ops.documents(packed), rotation(self._rotary, packed.positions), chosen)
         x, delta = self._embedding[packed.token_ids].to(self.dtype), None
         for index, layer in enumerate(self._layers):
             only = chosen if index == self.depth - 1 else None
@@ -137,7 +137,7 @@ class Qwen2Stack:
         low_qkv = layer.qkv.lower(normed).contiguous()
         qkv = layer.qkv.of_lowered(normed)
         del normed
-        attended, attention = attend(ops, qkv, self.heads, tape.turn, tape.packed)
+        attended, attention = attend(ops, qkv, self.heads, tape.turn, tape.documents)
         rows, residual = attended.flatten(1), x
         if only is not None:
             rows, residual = rows[only], residual[only]
@@ -208,7 +208,15 @@ class Qwen2Stack:
             grad_rows = grad_rows.new_zeros(len(kept.x), layer.output.inputs).index_copy_(0, only, grad_rows)
             grad = grad.new_zeros(len(kept.x), grad.shape[1]).index_copy_(0, only, grad)
         grad_qkv = attend_backward(
-            ops, grad_rows, kept.qkv, kept.attended, kept.attention, self.heads, tape.turn, tape.packed, layer.qkv.low
+            ops,
+            grad_rows,
+            kept.qkv,
+            kept.attended,
+            kept.attention,
+            self.heads,
+            tape.turn,
+            tape.documents,
+            layer.qkv.low,
         )
         low = layer.qkv.grad_low(grad_qkv)
         ops.product_into(layer.qkv.grad_b, grad_qkv[:, : self.heads.columns].T, kept.low_qkv)
