@@ -35,7 +35,7 @@ def run_process(name: str, run: Callable[[Path], None], arguments: list[str]) ->
         return 2
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    _die_with_the_parent()
+    die_with_the_parent()
     try:
         with logging_to_whoever_listens():
             run(Path(arguments[0]))
@@ -87,7 +87,7 @@ def _leave(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _die_with_the_parent() -> None:
+def die_with_the_parent() -> None:
     """Asks Linux for SIGTERM when the parent dies; elsewhere there is no such thing."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PARENT_DIES, signal.SIGTERM)

@@ -179,20 +179,25 @@ def of_candidate(store: Store, candidate_id: str) -> Metadata:
     """Training figures, the loss curve, recall before and after, and the queries that moved most."""
     from embed_assets.evaluation.plot import recall_plot
     from embed_assets.evaluation.table import improved_examples, recall_table, worst_losses
-    from embed_assets.training.curve import read_curve
-    from embed_assets.training.plot import loss_curve_png
+    from embed_assets.training.curve import curve_figures, read_curve
+    from embed_assets.training.plot import loss_curve_png, series_png
 
     directory = store.candidate(candidate_id)
     training = read_json(directory / "training.json")
     report = read_report(store, candidate_id)
     verdict = read_json(directory / "verdict.json")
+    curve = read_curve(directory / "curve.jsonl")
     benchmark = read_benchmark(store.benchmarks / report.benchmark_digest)
     examples = [*improved_examples(report, benchmark, EXAMPLES_SHOWN), *worst_losses(report, benchmark, EXAMPLES_SHOWN)]
     return {
         "candidate": candidate_id,
         "recall": dg.MetadataValue.md(recall_table(report)),
         "recall_plot": picture(recall_plot(report), "recall before and after"),
-        "loss_curve": picture(loss_curve_png(read_curve(directory / "curve.jsonl")), "loss over the steps"),
+        **{f"training/{name}": value for name, value in curve_figures(curve).items()},
+        "path": training["path"],
+        "memory_plan": training["memory_plan"],
+        "loss_curve": picture(loss_curve_png(curve), "loss over the steps"),
+        "training_series": picture(series_png(curve), "speed, memory and gradients over the steps"),
         "examples": markdown_table(
             ("query", "answer", "rank before", "rank after"),
             [(example.query, example.answer, example.rank_before, example.rank_after) for example in examples],

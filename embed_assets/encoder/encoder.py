@@ -4,7 +4,7 @@ The class holds the model, its tokenizer and what both need to be used right. It
 that several threads may encode at once.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -80,6 +80,10 @@ class Encoder:
             batch_tokens: tokens of one forward pass, padding included; the device's best when not given.
             progress: called with the number of texts finished since the last call.
         """
+        if self.device.type == "cuda":
+            from embed_assets.encoder.device_encode import tokenised_ahead
+
+            return self._encode_on_device(tokenised_ahead(self, texts, kind), len(texts), batch_tokens, progress)
         return self.encode_rows(self.tokenise(texts, kind), batch_tokens=batch_tokens, progress=progress)
 
     def encode_rows(
@@ -92,6 +96,8 @@ class Encoder:
         """Vectors of texts that are tokenised already."""
         from embed_assets.encoder.paths import choose_path
 
+        if self.device.type == "cuda":
+            return self._encode_on_device([rows], len(rows), batch_tokens, progress)
         path = choose_path(self, "auto")
         on_cpu = self.device.type == "cpu"
         budget = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else DEVICE_BATCH_TOKENS)
@@ -103,6 +109,31 @@ class Encoder:
                 vectors[indices] = batch
                 if progress is not None:
                     progress(len(indices))
+        finally:
+            self.model.train(was_training)
+        return vectors
+
+    def _encode_on_device(
+        self,
+        chunks: Iterable[Sequence[Sequence[int]]],
+        count: int,
+        batch_tokens: int | None,
+        progress: Callable[[int], None] | None,
+    ) -> np.ndarray:  # (count, dim)
+        from embed_assets.encoder.device_encode import encode_ahead
+        from embed_assets.encoder.paths import choose_path
+
+        vectors = np.empty((count, self.dimension), dtype=np.float32)
+
+        def store(numbers: list[int], arrived: np.ndarray) -> None:
+            vectors[numbers] = arrived
+            if progress is not None:
+                progress(len(numbers))
+
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            encode_ahead(self, chunks, choose_path(self, "auto"), batch_tokens or DEVICE_BATCH_TOKENS, store)
         finally:
             self.model.train(was_training)
         return vectors

@@ -4,12 +4,14 @@ On CUDA it runs Triton kernels and flash attention; anywhere else the same layer
 how the mathematics is proved. It knows nothing of losses: the result is an ordinary tensor in autograd's graph.
 """
 
+import threading
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from embed_assets.encoder.fused_memory import free_device_bytes, layer_weights, layers_to_recompute
 from embed_assets.encoder.packed import FIRST_POSITION, PackedEncoder, pool
-from embed_assets.encoder.packing import PackedRows, pack
+from embed_assets.encoder.packing import MULTIPLE, PackedRows, pack
 
 if TYPE_CHECKING:
     import torch
@@ -18,11 +20,16 @@ HEAD_DIMENSIONS = (16, 32, 64, 128)
 """Of the kernels: powers of two that flash attention takes."""
 
 _stacks: "weakref.WeakKeyDictionary[Any, tuple[tuple[Any, ...], tuple[Any, Any]]]" = weakref.WeakKeyDictionary()
+_building = threading.Lock()
 _function: Any = None
 
 
 def fused_embed(
-    encoder: PackedEncoder, rows: Sequence[Sequence[int]], *, recomputed: int | None = None
+    encoder: PackedEncoder,
+    rows: Sequence[Sequence[int]],
+    *,
+    recomputed: int | None = None,
+    activation_budget: int | None = None,
 ) -> "torch.Tensor":
     """Embeds token rows (special tokens included) in one forward: (rows, dim), float32, unit rows.
 
@@ -30,7 +37,8 @@ def fused_embed(
 
     Args:
         recomputed: layers whose widest activations are recomputed in the backward instead of kept; when not given, as
-            many as it takes to fit into the device's free memory.
+            many as it takes to stay within `activation_budget`.
+        activation_budget: bytes; 95% of the device's free memory when not given.
 
     Raises:
         PackingError: no rows, or an empty one.
@@ -46,10 +54,14 @@ def fused_embed(
         packed = pack(rows, encoder.device)
         hidden, _ = stack.forward(packed, pooling, keep=False)
     else:
-        multiple = _graph_multiple(model.config, sum(map(len, rows)), recomputed) if graphs and graphs.free else None
-        packed = pack(rows, encoder.device, **({"multiple": multiple, "longest_multiple": 512} if multiple else {}))
+        tokens = sum(map(len, rows))
+        multiple = _graph_multiple(model, tokens) if graphs and graphs.free else None
+        shape = {"multiple": multiple, "longest_multiple": 512, "rows_multiple": 16} if multiple else {}
+        packed = pack(rows, encoder.device, **shape)
         if recomputed is None:
-            recomputed = layers_to_recompute(model.config, len(packed.token_ids), _free_bytes(packed.token_ids.device))
+            if activation_budget is None and encoder.device.type == "cuda":
+                activation_budget = int(0.95 * free_device_bytes(encoder.device))
+            recomputed = layers_to_recompute(model.config, len(packed.token_ids), activation_budget)
         hidden = _autograd_function().apply(
             stack, graphs if multiple else None, packed, pooling, recomputed, *stack.adapters.parameters
         )
@@ -70,6 +82,14 @@ def fused_supported(encoder: PackedEncoder) -> str | None:
     if torch.cuda.get_device_capability(encoder.device) < (8, 0):
         return f"the fused kernels need bfloat16 matrix units; {torch.cuda.get_device_name(encoder.device)} has none"
     return layers_problem(_unwrapped(encoder.model))
+
+
+def computed_tokens(encoder: PackedEncoder, tokens: int) -> int:
+    """Tokens that a training step of `tokens` real ones computes, padding to whole tiles or a graph's shape included."""
+    multiple = MULTIPLE
+    if encoder.device.type == "cuda":
+        multiple = _graph_multiple(_unwrapped(encoder.model), tokens) or MULTIPLE
+    return -(-tokens // multiple) * multiple
 
 
 def layers_problem(model: Any) -> str | None:
@@ -106,68 +126,8 @@ def layers_problem(model: Any) -> str | None:
     return None
 
 
-def fused_memory_bytes(config: Any, tokens: int, recomputed: int = 0, *, rank: int = 16) -> int:
-    """Peak device memory of one training forward and backward, weights and adapter state included.
-
-    Args:
-        config: the transformers configuration.
-        tokens: of the packed row.
-        recomputed: layers whose widest activations are recomputed.
-        rank: of the adapters.
-    """
-    shape = _Shape(config, rank)
-    weights = 2 * (shape.embedding + shape.depth * shape.linear) + 20 * shape.depth * shape.adapter
-    return weights + activation_bytes(config, tokens, recomputed, rank=rank)
-
-
-def activation_bytes(config: Any, tokens: int, recomputed: int = 0, *, rank: int = 16) -> int:
-    """The part of `fused_memory_bytes` that grows with the tokens."""
-    shape = _Shape(config, rank)
-    kept = shape.depth * shape.kept_bytes + (shape.depth - recomputed) * shape.wide_bytes
-    return tokens * (kept + shape.working_bytes)
-
-
-def layers_to_recompute(config: Any, tokens: int, free_bytes: int | None) -> int:
-    """The fewest layers that must recompute for the activations to fit; all of them when nothing fits."""
-    if free_bytes is None:
-        return 0
-    shape = _Shape(config, 16)
-    excess = activation_bytes(config, tokens) - int(0.95 * free_bytes)
-    return min(max(0, -(-excess // max(1, tokens * shape.wide_bytes))), shape.depth)
-
-
-class _Shape:
-    """Sizes of a model, in elements, and of its activations, in bytes per token."""
-
-    def __init__(self, config: Any, rank: int) -> None:
-        dim, ffn, self.depth = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-        heads = config.num_attention_heads
-        head_dim = getattr(config, "head_dim", None) or dim // heads
-        key_value = getattr(config, "num_key_value_heads", heads) * head_dim
-        qkv = heads * head_dim + 2 * key_value
-        gated = 2 if config.model_type == "qwen2" else 1
-        self.embedding = config.vocab_size * dim
-        self.linear = dim * qkv + heads * head_dim * dim + (gated + 1) * dim * ffn
-        self.adapter = rank * (3 * dim + qkv + heads * head_dim + dim + gated * (dim + ffn) + ffn + dim)
-        normed = 0 if gated == 2 else 2 * dim  # post-norm layers keep both norms' inputs and outputs
-        self.kept_bytes = 2 * (2 * dim + normed + qkv + heads * head_dim + 7 * rank) + 4 * (heads + 4)
-        self.wide_bytes = 2 * gated * (ffn + rank)
-        # of one layer at a time: inner states, their gradient, the low-rank parts, a few hidden states
-        self.working_bytes = 2 * (2 * gated * ffn + 2 * ffn + 8 * dim) + 4 * 2 * rank * -(-ffn // 256)
-
-
 def _unwrapped(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _free_bytes(device: "torch.device") -> int | None:
-    """What this process may still allocate: the driver's free memory and the allocator's unused part."""
-    import torch
-
-    if device.type != "cuda":
-        return None
-    free, _ = torch.cuda.mem_get_info(device)
-    return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
 
 
 def _linears(model: Any) -> list[Any]:
@@ -206,7 +166,7 @@ def _stack(model: Any) -> tuple[Any, Any]:
         return known[1]
     if problem := layers_problem(model):
         raise ValueError(f"the fused path cannot run this model: {problem}; use the packed or the padded path")
-    with torch.inference_mode(False), torch.no_grad():
+    with _building, torch.inference_mode(False), torch.no_grad():
         stack = _built(model, model.get_input_embeddings().weight)
         built = (stack, _graphs(stack, next(model.parameters()).device))
     _stacks[model] = (identity, built)
@@ -239,18 +199,11 @@ def _graphs(stack: Any, device: "torch.device") -> Any:
     return GraphCache(stack)
 
 
-def _graph_multiple(config: Any, tokens: int, recomputed: int | None) -> int | None:
-    """Multiple for a graph; None where it does not pay, or where its memory, which stays reserved, would be missed."""
-    import torch
-
+def _graph_multiple(model: Any, tokens: int) -> int | None:
+    """To what multiple a row of so many tokens is padded for a graph; None where it does not pay."""
     from embed_assets.encoder.fused_graphs import graph_multiple
 
-    if recomputed:
-        return None
-    total = torch.cuda.mem_get_info()[1]
-    if activation_bytes(config, tokens) > 0.4 * total:
-        return None
-    return graph_multiple(tokens, _Shape(config, 16).linear)
+    return graph_multiple(tokens, layer_weights(model.config))
 
 
 def _autograd_function() -> Any:

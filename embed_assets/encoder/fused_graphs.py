@@ -1,10 +1,11 @@
 """CUDA graphs of a fused stack's forward and backward, for batches whose kernels run shorter than their launches take.
 
-One pair of graphs per shape of packed row, so rows are padded to coarser multiples. The activations of all graphs
-share one memory pool: a forward's are overwritten by the next forward, so while a backward is outstanding every other
-forward runs without a graph. It knows nothing of pooling, normalising or losses.
+One pair of graphs per shape of packed row, so rows are padded to coarser multiples, and documents to multiples of 16.
+The activations of all graphs share one memory pool: a forward's are overwritten by the next forward, so while a backward
+is outstanding every other forward runs without a graph. It knows nothing of pooling, normalising or losses.
 """
 
+import logging
 import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
 
 LAUNCH_BOUND = 9e11
 """Tokens times weights of one layer below which a graph pays: about 5 ms of GPU time a layer, forward and backward."""
-MOST_GRAPHS = 24
+MOST_GRAPHS = 32
+DOCUMENTS_MULTIPLE = 16
 PADDING_SHARE = 12
 """A multiple is at most this part of the tokens: half of it is wasted on average, 2 to 4%."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class Lease:
@@ -42,7 +47,8 @@ class GraphCache:
     def __init__(self, stack: Any) -> None:
         self._stack = weakref.proxy(stack)
         self._captured: dict[tuple[Any, ...], _Captured] = {}
-        self._seen: set[tuple[Any, ...]] = set()
+        self._warm: set[str] = set()
+        self._most = MOST_GRAPHS
         self._pool: Any = None
         self._lease: weakref.ref[Lease] | None = None
 
@@ -52,49 +58,63 @@ class GraphCache:
         return self._lease is None or self._lease() is None
 
     def forward(self, packed: PackedRows, pooling: str, recomputed: int) -> tuple["Tensor", Any, Lease] | None:
-        """Hidden states, a key for `backward` and the lease; None where this shape runs without a graph.
+        """Hidden states, a key for `backward` and the lease; None where this forward is to run without a graph.
 
-        A shape is captured when it is seen for the second time: the first run compiles its kernels.
+        The first one runs without: it compiles the kernels, which are the same for all shapes.
         """
         if not self.free:
             return None
-        key = (len(packed.token_ids), len(packed.boundaries), packed.rows, packed.longest, pooling, recomputed)
+        key = (len(packed.token_ids), len(packed.boundaries), packed.longest, pooling, recomputed)
         if key not in self._captured:
-            if key not in self._seen or len(self._captured) >= MOST_GRAPHS:
-                self._seen.add(key)
+            if pooling not in self._warm or len(self._captured) >= self._most:
+                self._warm.add(pooling)
                 return None
-            self._captured[key] = self._capture(packed, pooling, recomputed)
+            try:
+                self._captured[key] = self._capture(packed, pooling, recomputed)
+            except RuntimeError as error:
+                self._most = len(self._captured)
+                logger.warning("no more CUDA graphs, the other batches run without: %s", str(error).splitlines()[0])
+                return None
         graphs = self._captured[key]
         for name in ("token_ids", "positions", "boundaries"):
             getattr(graphs.packed, name).copy_(getattr(packed, name))
         graphs.forward.replay()
         lease = Lease()
         self._lease = weakref.ref(lease)
-        return graphs.hidden.clone(), key, lease
+        return graphs.hidden[: _read(packed, pooling)].clone(), key, lease
 
     def backward(self, key: Any, grad: "Tensor") -> None:
         """Runs the backward that belongs to the outstanding forward."""
         graphs = self._captured[key]
-        graphs.grad.copy_(grad)
+        graphs.grad[: len(grad)].copy_(grad)
+        graphs.grad[len(grad) :].zero_()
         graphs.backward.replay()
         self._lease = None
 
     def _capture(self, packed: PackedRows, pooling: str, recomputed: int) -> _Captured:
         static = replace(
             packed,
+            rows=-(-packed.rows // DOCUMENTS_MULTIPLE) * DOCUMENTS_MULTIPLE,
             token_ids=packed.token_ids.clone(),
             positions=packed.positions.clone(),
             boundaries=packed.boundaries.clone(),
         )
         torch.cuda.synchronize()
+        torch.cuda.empty_cache()  # of what the forwards without a graph held: the graphs' pool is another one
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(forward, pool=self._pool):
+        # Relaxed: a shape of its own may load a matrix product's kernel for the first time, which is no work to record.
+        with torch.cuda.graph(forward, pool=self._pool, capture_error_mode="relaxed"):
             hidden, tape = self._stack.forward(static, pooling, keep=True, recomputed=recomputed)
         self._pool = self._pool or forward.pool()
         grad = torch.zeros_like(hidden)
-        with torch.cuda.graph(backward, pool=self._pool):
+        with torch.cuda.graph(backward, pool=self._pool, capture_error_mode="relaxed"):
             self._stack.backward(tape, grad)
         return _Captured(static, forward, hidden, backward, grad)
+
+
+def _read(packed: PackedRows, pooling: str) -> int:
+    """Hidden states that pooling reads: all tokens', or one of each document that is no dummy."""
+    return len(packed.token_ids) if pooling == "mean" else packed.rows
 
 
 def graph_multiple(tokens: int, layer_weights: int) -> int | None:

@@ -56,10 +56,12 @@ def pack(
     *,
     multiple: int = MULTIPLE,
     longest_multiple: int = 64,
+    rows_multiple: int = 1,
 ) -> PackedRows:
     """Puts the rows end to end, pads to a multiple, and brings the result to `device` in one copy.
 
-    `longest` is rounded up to `longest_multiple`: few different values make few different kernels and graphs.
+    `longest` is rounded up to `longest_multiple`: few different values make few different kernels and graphs. Dummy
+    documents fill the rows up to `rows_multiple`, for the same reason.
     Raises `PackingError` for no rows or an empty row, which would have no embedding.
     """
     import torch
@@ -73,7 +75,7 @@ def pack(
     real_tokens = int(lengths.sum())
     tokens = -(-real_tokens // multiple) * multiple
     dummy_length = min(MULTIPLE, longest, multiple)
-    dummies = -(-multiple // dummy_length)
+    dummies = -(-multiple // dummy_length) + -len(rows) % rows_multiple
 
     boundaries = np.empty(len(rows) + dummies + 1, dtype=np.int64)
     boundaries[0] = 0
@@ -99,6 +101,19 @@ def pack(
         longest=longest,
         real_tokens=real_tokens,
     )
+
+
+def token_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Row indices in batches of at most `batch_tokens` tokens, longest first; a longer row is a batch of its own."""
+    batches: list[list[int]] = []
+    used = batch_tokens
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        if used + lengths[index] > batch_tokens:
+            batches.append([])
+            used = 0
+        batches[-1].append(index)
+        used += lengths[index]
+    return batches
 
 
 def pooled_tokens(packed: PackedRows, pooling: str) -> "torch.Tensor | None":  # (rows,) int64

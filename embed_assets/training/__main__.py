@@ -1,4 +1,7 @@
-"""`python -m embed_assets.training JOB.json`: one training job in a process of its own (`process` says how it ends)."""
+"""`python -m embed_assets.training JOB.json`: one training job in a process of its own (`process` says how it ends).
+
+On a host with several GPUs it is one process per GPU (`launch`).
+"""
 
 import logging
 import sys
@@ -7,6 +10,7 @@ from pathlib import Path
 from embed_assets.process import run_process
 from embed_assets.training.candidate import run_job
 from embed_assets.training.job import read_job
+from embed_assets.training.launch import become_torchrun_where_it_pays
 from embed_assets.training.report import Reporter
 
 
@@ -23,4 +27,5 @@ def train(path: Path) -> None:
 
 
 if __name__ == "__main__":
+    become_torchrun_where_it_pays("embed_assets.training", sys.argv[1:])
     raise SystemExit(run_process("embed_assets.training", train, sys.argv[1:]))

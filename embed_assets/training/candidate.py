@@ -23,7 +23,6 @@ from embed_assets.training.data import TrainingData, prepare, read_pairs
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob
 from embed_assets.training.loop import TrainingResult, train
-from embed_assets.training.memory import plan_memory
 from embed_assets.training.mining import with_mined_negatives
 from embed_assets.training.ranks import Ranks, join_ranks
 from embed_assets.training.validation import validation_set
@@ -65,14 +64,10 @@ def run_job(job: TrainingJob, observe: Observe = lambda record, steps: None) -> 
             append_record(live_curve, record)
             observe(record, steps)
 
-    step_tokens = int(prepared.data.tokens_per_row * min(job.recipe.batch_size, len(prepared.data)))
-    plan = plan_memory(prepared.encoder, step_tokens=-(-step_tokens // ranks.count))
-    logger.info("%s", plan.reason)
     result = train(
         prepared.encoder,
         prepared.data,
         job.recipe,
-        plan=plan,
         validation=validation_set(prepared.validation, prepared.data, seed=job.recipe.seed),
         path=job.path,
         ranks=ranks,

@@ -1,7 +1,8 @@
 """The training curve: one record a step, written line by line so that it can be watched while it grows."""
 
 import json
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ class StepRecord:
     """Share of the computed tokens that were padding."""
     memory_bytes: int
     """Held by the process; on CUDA the device's peak."""
+    mfu: float | None = None
+    """Share of the device's peak arithmetic that the model needed (`flops`); None where the peak is not known."""
     validation_mrr: float | None = None
     """Mean reciprocal rank@10 on the validation rows, where it was measured after this step."""
 
@@ -50,3 +53,19 @@ def read_curve(path: Path) -> list[StepRecord]:
             break
         records.append(StepRecord(**document))
     return records
+
+
+def curve_figures(curve: Sequence[StepRecord]) -> dict[str, float]:
+    """The whole run in a few figures: medians over its steps, peaks of the learning rate and of the memory.
+
+    `mfu` is missing where the device's peak is not known.
+    """
+    figures = {
+        "gradient_norm": statistics.median(record.gradient_norm for record in curve),
+        "learning_rate": max(record.learning_rate for record in curve),
+        "tokens_per_second": statistics.median(record.tokens_per_second for record in curve),
+        "padding_share": statistics.fmean(record.padding_share for record in curve),
+        "memory_gib": max(record.memory_bytes for record in curve) / 2**30,
+    }
+    utilisation = [record.mfu for record in curve if record.mfu is not None]
+    return figures | ({"mfu": statistics.median(utilisation)} if utilisation else {})

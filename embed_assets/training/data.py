@@ -6,6 +6,7 @@ Reads the pairs table (parquet) or JSON lines written by anyone (`query`, `posit
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -46,10 +47,19 @@ class TrainingData:
     @property
     def tokens_per_row(self) -> float:
         """Mean tokens of a row, all its columns together, before texts that a batch repeats are embedded once."""
+        return float(self.row_tokens().mean())
+
+    @cached_property
+    def passage_sets(self) -> list[np.ndarray]:
+        """(passages,) the distinct token ids of each, for finding passages that are nearly equal."""
+        return [np.unique(tokens) for tokens in self.passage_tokens]
+
+    def row_tokens(self) -> np.ndarray:  # (rows,)
+        """Tokens of each row, all its columns together."""
         query = np.array([len(row) for row in self.query_tokens])
         passage = np.array([len(row) for row in self.passage_tokens])
-        negatives = np.where(self.negatives >= 0, passage[self.negatives], 0).sum()
-        return float((query[self.queries].sum() + passage[self.positives].sum() + negatives) / len(self))
+        negatives = np.where(self.negatives >= 0, passage[self.negatives], 0).sum(axis=1)
+        return np.asarray(query[self.queries] + passage[self.positives] + negatives)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -232,7 +242,7 @@ def make_batch(data: TrainingData, rows: np.ndarray) -> Batch:
     column = {passage: place for place, passage in enumerate(passages.tolist())}
     positive_columns = np.array([column[passage] for passage in positives.tolist()])
     tokens = [data.query_tokens[index] for index in queries] + [data.passage_tokens[index] for index in passages]
-    similar = similar_passages([np.unique(data.passage_tokens[index]) for index in passages])
+    similar = similar_passages([data.passage_sets[index] for index in passages])
     return Batch(
         tokens=tokens,
         queries=query_place.reshape(-1),

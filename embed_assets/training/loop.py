@@ -1,30 +1,42 @@
 """The training loop. It reads from top to bottom as what happens in a night: batches, loss, step, validation.
 
 It is deterministic: the same data, recipe and number of threads give the same adapter, bit for bit, also when the
-run was interrupted in between. It knows vectors and pairs; files, candidates and Dagster are its callers' matter.
+run was interrupted in between. On CUDA the host is a step ahead of the device: a step's loss is read while the next
+one computes. It knows vectors and pairs; files, candidates and Dagster are its callers' matter.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from embed_assets.encoder.encoder import Encoder
-from embed_assets.encoder.padded import length_batches
-from embed_assets.encoder.paths import choose_path
+from embed_assets.encoder.paths import choose_path, computed_tokens
+from embed_assets.encoder.transfer import Arrival
 from embed_assets.training.adapter import adapter_parameters, adapter_state, add_adapter, load_adapter_state
 from embed_assets.training.curve import StepRecord
 from embed_assets.training.data import Batch, TrainingData, epoch_batches, make_batch
 from embed_assets.training.errors import TrainingError
+from embed_assets.training.flops import peak_flops, training_flops
 from embed_assets.training.lora import has_fast_bfloat16, speed_up_adapter
-from embed_assets.training.memory import MemoryPlan, is_out_of_memory, used_memory
+from embed_assets.training.memory import (
+    MemoryPlan,
+    is_out_of_memory,
+    largest_step_tokens,
+    plan_memory,
+    used_memory,
+)
 from embed_assets.training.ranks import Ranks
 from embed_assets.training.recipe import Recipe
 from embed_assets.training.resume import Progress, load_progress, save_progress
-from embed_assets.training.step import loss_and_gradients
+from embed_assets.training.step import loss_and_gradients, micro_batches
 from embed_assets.training.validation import ValidationSet, validation_mrr
 
 if TYPE_CHECKING:
@@ -61,7 +73,7 @@ def train(
     data: TrainingData,
     recipe: Recipe,
     *,
-    plan: MemoryPlan,
+    plan: MemoryPlan | None = None,
     validation: ValidationSet | None = None,
     path: str = "auto",
     precision: str = "auto",
@@ -72,28 +84,37 @@ def train(
 ) -> TrainingResult:
     """Trains an adapter on `data` and leaves the kept pass's weights in the encoder's model.
 
-    Args:
-        validation: what decides which pass is kept; without it the last one is.
-        path: auto, padded, packed or fused.
-        precision: of the large products on a CPU: float32, bfloat16, or auto, bfloat16 where the CPU is fast at it.
-        observe: called after every step with its record and the number of all steps.
-        progress_file: where an interrupted run is saved and found again.
-        run: digest of what is trained on what; a saved run of another digest is left alone.
+        Args:
+    <<<<<<< HEAD
+            validation: what decides which pass is kept; without it the last one is.
+            path: auto, padded, packed or fused.
+    =======
+            plan: how a step fits into memory; made from the data and the device's free memory when not given.
+            validation: what decides which pass was the best; without it the last one is kept.
+            path: auto, padded, flat, packed or fused.
+    >>>>>>> 3b1645f (x)
+            precision: of the large products on a CPU: float32, bfloat16, or auto, bfloat16 where the CPU is fast at it.
+            observe: called after every step with its record and the number of all steps.
+            progress_file: where an interrupted run is saved and found again.
+            run: digest of what is trained on what; a saved run of another digest is left alone.
 
-    Raises:
-        TrainingError: the loss is no number or explodes, a LoRA target is wrong, or memory runs out twice.
+        Raises:
+            TrainingError: the loss is no number or explodes, a LoRA target is wrong, or memory runs out twice.
     """
     import torch
 
     adapted = add_adapter(encoder, recipe)
     encoder.model.eval()  # no dropout, so that every path computes the same
     parameters = adapter_parameters(encoder.model)
+    on_cuda = encoder.device.type == "cuda"
+    kind: dict[str, Any] = {"fused": True} if on_cuda else {"foreach": True}
     optimizer = torch.optim.AdamW(
-        parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
+        parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, **kind
     )
-    chosen = choose_path(encoder, path)
+    chosen = choose_path(encoder, path, level=logging.INFO)
     precision = _speed_up(encoder, chosen, precision)
-    logger.info("path %s, large products in %s", chosen, precision)
+    logger.info("large products in %s", precision)
+    plan = plan or _plan(encoder, data, recipe, chosen, ranks)
     progress = load_progress(progress_file, run, encoder.model, optimizer) if progress_file else None
     progress = progress or Progress()
     if progress.step == 0 and validation is not None and ranks.leads:
@@ -101,45 +122,60 @@ def train(
 
     steps_per_epoch = len(epoch_batches(data, recipe.batch_size, seed=recipe.seed, epoch=0))
     steps = steps_per_epoch * recipe.epochs
+    clock = _Clock()
     saved_at = time.monotonic()
-    for epoch in range(recipe.epochs):
-        for number, rows in enumerate(epoch_batches(data, recipe.batch_size, seed=recipe.seed, epoch=epoch)):
-            step = epoch * steps_per_epoch + number
-            if step < progress.step:
-                continue  # done before the interruption
-            started = time.monotonic()
-            batch = make_batch(data, rows)
-            optimizer.zero_grad(set_to_none=True)
-            loss, plan = _loss_with_one_retry(encoder, batch, recipe, plan, chosen, ranks)
-            ranks.sum_gradients(parameters.values())
-            norm = float(torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.max_gradient_norm))
-            _require_finite(loss, norm, step, recipe)
-            rate = learning_rate_at(step, steps, recipe)
-            optimizer.param_groups[0]["lr"] = rate
-            optimizer.step()
-            seconds = time.monotonic() - started
+    waiting: _Step | None = None  # queued on the device, its figures not read yet
+    before: Arrival | None = None  # figures of the last step that was read, unless something came in between
+    for number, rows, batch in _batches_ahead(data, recipe, progress.step):
+        optimizer.zero_grad(set_to_none=True)
+        loss, plan = _loss_with_one_retry(encoder, batch, recipe, plan, chosen, ranks)
+        ranks.sum_gradients(parameters.values())
+        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.max_gradient_norm)
+        rate = learning_rate_at(number, steps, recipe)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
 
+        queued = _Step(number, len(rows), batch, rate, Arrival(torch.stack([loss, norm.to(loss.dtype)])))
+        ends_epoch = (number + 1) % steps_per_epoch == 0
+        reads = number + 1 == steps or (ends_epoch and validation is not None)
+        saves = progress_file is not None and time.monotonic() - saved_at > SAVE_EVERY_SECONDS
+        due = [step for step in (waiting, queued) if step is not None]
+        if on_cuda and not reads and not saves:
+            waiting, due = queued, due[:-1]
+        else:
+            waiting = None
+        for step in due:
+            loss_value, norm_value = step.figures.wait().tolist()
+            _require_finite(loss_value, norm_value, step.number, recipe)
+            elapsed = clock.lap()
+            seconds = (before and step.figures.seconds_since(before)) or elapsed
+            before = step.figures
             record = StepRecord(
-                step=step + 1,
-                epoch=(step + 1) / steps_per_epoch,
-                loss=loss,
-                gradient_norm=norm,
-                learning_rate=rate,
-                samples_per_second=len(rows) / seconds,
-                tokens_per_second=sum(map(len, batch.tokens)) / seconds,
-                padding_share=padding_share(batch, plan, chosen),
+                step=step.number + 1,
+                epoch=(step.number + 1) / steps_per_epoch,
+                loss=loss_value,
+                gradient_norm=norm_value,
+                learning_rate=step.rate,
+                samples_per_second=step.rows / seconds,
+                tokens_per_second=sum(map(len, step.batch.tokens)) / seconds,
+                padding_share=padding_share(encoder, step.batch, plan, chosen),
                 memory_bytes=used_memory(encoder.device),
+                mfu=_utilisation(encoder, step.batch, parameters, ranks, seconds),
             )
-            if number + 1 == steps_per_epoch and ranks.leads:
-                record = replace(record, validation_mrr=_keep_the_best(encoder, validation, progress, epoch + 1))
-            progress.seconds += time.monotonic() - started
+            if ends_epoch and step is queued and ranks.leads:
+                epoch = (number + 1) // steps_per_epoch
+                record = replace(record, validation_mrr=_keep_the_best(encoder, validation, progress, epoch))
+            progress.seconds += elapsed + clock.lap()
             progress.curve.append(record)
-            progress.step = step + 1
+            progress.step = step.number + 1
             _require_convergence(progress.curve, recipe)
             observe(record, steps)
-            if progress_file and ranks.leads and time.monotonic() - saved_at > SAVE_EVERY_SECONDS:
-                save_progress(progress_file, run, progress, encoder.model, optimizer)
-                saved_at = time.monotonic()
+        if saves and progress_file and ranks.leads:
+            save_progress(progress_file, run, progress, encoder.model, optimizer)
+            saved_at = time.monotonic()
+            clock.lap()
+        if reads or saves:
+            before = None
 
     if progress.best_state is not None:
         load_adapter_state(encoder.model, progress.best_state)
@@ -154,6 +190,72 @@ def train(
         path=chosen,
         precision=precision,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step that was queued, and its loss and gradient norm on their way."""
+
+    number: int
+    rows: int
+    batch: Batch
+    rate: float
+    figures: Arrival
+
+
+class _Clock:
+    """Seconds since it was asked last."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def lap(self) -> float:
+        now = time.monotonic()
+        seconds, self._last = now - self._last, now
+        return max(seconds, 1e-9)
+
+
+def _batches_ahead(data: TrainingData, recipe: Recipe, first: int) -> Iterator[tuple[int, np.ndarray, Batch]]:
+    """(step, its rows, its batch) from step `first` on; the next one is made while this one computes."""
+
+    def shuffled() -> Iterator[tuple[int, np.ndarray]]:
+        step = 0
+        for epoch in range(recipe.epochs):
+            for rows in epoch_batches(data, recipe.batch_size, seed=recipe.seed, epoch=epoch):
+                if step >= first:  # the others were done before the interruption
+                    yield step, rows
+                step += 1
+
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as ahead:
+        ready: deque[tuple[int, np.ndarray, Future[Batch]]] = deque()
+        for step, rows in shuffled():
+            ready.append((step, rows, ahead.submit(make_batch, data, rows)))
+            if len(ready) > 1:
+                number, of, batch = ready.popleft()
+                yield number, of, batch.result()
+        for number, of, batch in ready:
+            yield number, of, batch.result()
+
+
+def _plan(encoder: Encoder, data: TrainingData, recipe: Recipe, path: str, ranks: Ranks) -> MemoryPlan:
+    """The memory plan for these rows, said in the log."""
+    tokens = largest_step_tokens(data, recipe.batch_size, seed=recipe.seed, ranks=ranks.count)
+    plan = plan_memory(encoder, step_tokens=tokens, path=path, rank=recipe.lora_rank)
+    logger.info("%s", plan.reason)
+    return plan
+
+
+def _utilisation(
+    encoder: Encoder, batch: Batch, parameters: "dict[str, torch.nn.Parameter]", ranks: Ranks, seconds: float
+) -> float | None:
+    """Share of the peak arithmetic of all ranks' devices that the step's model needed."""
+    peak = peak_flops(encoder.device)
+    if peak is None:
+        return None
+    trained = sum(parameter.numel() for parameter in parameters.values())
+    config = encoder.model.config
+    flops = training_flops(config, [len(row) for row in batch.tokens], adapter_parameters=trained)
+    return flops / seconds / (peak * ranks.count)
 
 
 def _speed_up(encoder: Encoder, path: str, precision: str) -> str:
@@ -178,18 +280,16 @@ def learning_rate_at(step: int, steps: int, recipe: Recipe) -> float:
     return recipe.learning_rate * (steps - step) / max(1, steps - warmup)
 
 
-def padding_share(batch: Batch, plan: MemoryPlan, path: str) -> float:
+def padding_share(encoder: Encoder, batch: Batch, plan: MemoryPlan, path: str) -> float:
     """Share of the computed tokens that are padding."""
-    if path != "padded":
-        return 0.0
     lengths = [len(row) for row in batch.tokens]
-    computed = sum(len(part) * lengths[part[0]] for part in length_batches(lengths, plan.micro_batch_tokens))
-    return 1.0 - sum(lengths) / computed
+    batches = [[lengths[index] for index in part] for part in micro_batches(lengths, plan, path)]
+    return 1.0 - sum(lengths) / computed_tokens(encoder, path, batches)
 
 
 def _loss_with_one_retry(
     encoder: Encoder, batch: Batch, recipe: Recipe, plan: MemoryPlan, path: str, ranks: Ranks
-) -> tuple[float, MemoryPlan]:
+) -> "tuple[torch.Tensor, MemoryPlan]":
     """The step's loss, gradients filled in; out of memory is met once with a smaller plan, which then stays."""
     arguments: dict[str, Any] = {"temperature": recipe.temperature, "path": path, "ranks": ranks}
     try:

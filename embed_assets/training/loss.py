@@ -47,7 +47,8 @@ def masked_columns(
     equal = (own[:, None] == columns) | similar[positives]  # (rows, columns): equal to this row's positive
     known = definitions[positives]
     equal |= (known[:, None] == definitions[None, :]) & (known[:, None] >= 0)
-    masked = (same_query.astype(np.int32) @ equal.astype(np.int32)) > 0  # of any row with the same query
+    # Of any row with the same query. In float32 the counts are exact, and numpy multiplies integers slowly.
+    masked = (same_query.astype(np.float32) @ equal.astype(np.float32)) > 0
     masked[np.arange(len(positives)), positives] = False
     return np.asarray(masked)
 

@@ -9,6 +9,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from embed_assets.encoder.transfer import to_device
+
 if TYPE_CHECKING:
     import torch
 
@@ -37,28 +41,26 @@ class Ranks:
             if (place % self.count if place // self.count % 2 == 0 else self.count - 1 - place % self.count) == own
         ]
 
-    def gather(self, own: "torch.Tensor", share: Sequence[int], texts: int) -> "torch.Tensor":
-        """All vectors (texts, dim) from each rank's own (its texts, dim); the gradient flows to the own ones only."""
-        import torch
+    def gather(self, own: "torch.Tensor", lengths: Sequence[int]) -> "torch.Tensor":
+        """All texts' vectors (texts, dim) from each rank's own (its share, dim); gradients flow to the own ones only.
 
+        Every rank knows every other's share, so that one message does, and no rank waits for its device.
+        """
         if self.count == 1:
             return own
         import torch.distributed as distributed
 
-        # Ranks hold at most one text more or less than another: pad to the largest share, then drop the padding.
-        largest = -(-texts // self.count) + 1
+        shares = [self.share(lengths, rank) for rank in range(self.count)]
+        largest = max(map(len, shares))
         padded = own.new_zeros(largest, own.shape[1])
         padded[: len(own)] = own.detach()
-        indices = torch.full((largest,), -1, dtype=torch.long, device=own.device)
-        indices[: len(own)] = torch.tensor(share, dtype=torch.long, device=own.device)
-        vectors = [torch.empty_like(padded) for _ in range(self.count)]
-        places = [torch.empty_like(indices) for _ in range(self.count)]
-        distributed.all_gather(vectors, padded)
-        distributed.all_gather(places, indices)
-        joined, place = torch.cat(vectors), torch.cat(places)
-        everything = own.new_zeros(texts, own.shape[1])
-        everything = everything.index_copy(0, place[place >= 0], joined[place >= 0])
-        return everything.index_copy(0, indices[: len(own)], own)
+        gathered = own.new_empty(self.count * largest, own.shape[1])
+        distributed.all_gather_into_tensor(gathered, padded)
+        place = np.empty(len(lengths), dtype=np.int64)
+        for rank, share in enumerate(shares):
+            place[share] = rank * largest + np.arange(len(share))
+        everything = gathered[to_device(place, own.device)]
+        return everything.index_copy(0, to_device(np.array(shares[self.rank], dtype=np.int64), own.device), own)
 
     def sum_gradients(self, parameters: "Iterable[torch.nn.Parameter]") -> None:
         """Adds up all ranks' gradients, in one message."""

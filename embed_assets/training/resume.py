@@ -85,7 +85,9 @@ def load_progress(
     for moment in MOMENTS:
         for name, tensor in _part(tensors, moment).items():
             state = optimizer.state[parameters[name]]
-            state["step"] = torch.tensor(float(header["step"]))
+            # The fused optimizer of a GPU counts there, every other one on the host.
+            counter = parameters[name].device if optimizer.defaults.get("fused") else torch.device("cpu")
+            state["step"] = torch.tensor(float(header["step"]), device=counter)
             state[moment] = tensor.to(parameters[name].device)
     best = {name: tensor.to(parameters[name].device) for name, tensor in _part(tensors, "best").items()}
     return Progress(

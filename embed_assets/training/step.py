@@ -4,12 +4,13 @@ Works on one process or on several: then each embeds its share of the texts, all
 computes the whole loss. A rank's gradients come from its own texts, so their sum over ranks is the joint batch's.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from embed_assets.encoder.encoder import Encoder
-from embed_assets.encoder.padded import length_batches
-from embed_assets.encoder.paths import embed_tokens
+from embed_assets.encoder.paths import embed_tokens, row_batches
+from embed_assets.encoder.transfer import to_device
 from embed_assets.training.data import Batch
 from embed_assets.training.loss import info_nce
 from embed_assets.training.memory import MemoryPlan
@@ -21,44 +22,49 @@ if TYPE_CHECKING:
 
 def loss_and_gradients(
     encoder: Encoder, batch: Batch, *, temperature: float, plan: MemoryPlan, path: str, ranks: Ranks
-) -> float:
-    """Adds the gradients of the batch's loss to the adapter's weights and returns the loss.
+) -> "torch.Tensor":  # scalar
+    """Adds the gradients of the batch's loss to the adapter's weights and returns the loss, still on its device.
 
     On several ranks the gradients are this rank's share: sum them over ranks before the optimizer's step.
     """
     import torch
 
-    share = ranks.share([len(row) for row in batch.tokens])
-    rows = [batch.tokens[index] for index in share]
-    if path == "flat" and not plan.cached_gradients:
-        micro = [list(range(len(rows)))]  # it divides a whole step among the cores by itself
-    else:
-        micro = length_batches([len(row) for row in rows], plan.micro_batch_tokens)
-    if plan.cached_gradients:
-        with torch.no_grad():
-            embedded = [embed_tokens(encoder, [rows[index] for index in part], path) for part in micro]
-        own = _in_order(embedded, micro).requires_grad_()
-    else:
-        embedded = [embed_tokens(encoder, [rows[index] for index in part], path) for part in micro]
-        own = _in_order(embedded, micro)  # (texts of this rank, dim)
-    vectors = ranks.gather(own, share, len(batch.tokens))  # (texts, dim)
+    lengths = [len(row) for row in batch.tokens]
+    rows = [batch.tokens[index] for index in ranks.share(lengths)]
+    micro = micro_batches([len(row) for row in rows], plan, path)
+
+    def embed(part: list[int]) -> torch.Tensor:
+        return embed_tokens(encoder, [rows[index] for index in part], path, activation_budget=plan.activation_budget)
+
+    with torch.set_grad_enabled(not plan.cached_gradients):
+        own = _in_order([embed(part) for part in micro], micro)  # (texts of this rank, dim)
+    own.requires_grad_(plan.cached_gradients or own.requires_grad)
+    vectors = ranks.gather(own, lengths)  # (texts, dim)
     loss = batch_loss(vectors, batch, temperature)
     if not plan.cached_gradients:
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        return loss.detach()
     (gradient,) = torch.autograd.grad(loss, own)  # (texts of this rank, dim)
     for part in micro:
-        again = embed_tokens(encoder, [rows[index] for index in part], path)
-        torch.autograd.backward(again, gradient[part])
-    return float(loss.detach())
+        torch.autograd.backward(embed(part), gradient[to_device(np.array(part), gradient.device)])
+    return loss.detach()
+
+
+def micro_batches(lengths: list[int], plan: MemoryPlan, path: str) -> list[list[int]]:
+    """Texts of one forward pass each. Without padding and with room for all of them, that is one pass.
+
+    On a CPU the flat path divides a whole step among the cores by itself.
+    """
+    if path != "padded" and not plan.cached_gradients:
+        return [list(range(len(lengths)))]
+    return row_batches(path, lengths, plan.micro_batch_tokens)
 
 
 def batch_loss(vectors: "torch.Tensor", batch: Batch, temperature: float) -> "torch.Tensor":
     """InfoNCE of a batch whose distinct texts have `vectors` (texts, dim)."""
-    import torch
 
-    def on_device(array: Sequence[int] | object) -> "torch.Tensor":
-        return torch.as_tensor(array, device=vectors.device)
+    def on_device(array: np.ndarray) -> "torch.Tensor":
+        return to_device(array, vectors.device)
 
     return info_nce(
         vectors[on_device(batch.queries)],
@@ -74,6 +80,8 @@ def _in_order(embedded: "list[torch.Tensor]", micro: list[list[int]]) -> "torch.
     """The rows of all micro-batches, back in the order of their texts."""
     import torch
 
-    order = torch.tensor([index for part in micro for index in part])
+    if len(embedded) == 1 and micro[0] == list(range(len(micro[0]))):
+        return embedded[0]
+    order = np.argsort(np.array([index for part in micro for index in part]))
     joined = torch.cat(embedded)
-    return joined[torch.argsort(order).to(joined.device)]
+    return joined[to_device(order, joined.device)]

@@ -170,8 +170,8 @@ def test_a_loss_that_is_no_number(tmp_path: Path) -> None:
 
 def test_an_exploding_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([2.0] * 20 + [9.0] * 40)
-    monkeypatch.setattr(loop, "_loss_with_one_retry", lambda *args: (next(losses), ONE_GO))
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: 1.0)
+    monkeypatch.setattr(loop, "_loss_with_one_retry", lambda *args: (torch.tensor(next(losses)), ONE_GO))
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *args: torch.tensor(1.0))
     path, data = tiny_data(tmp_path)
     with pytest.raises(TrainingError, match=r"the loss explodes, from 2\.00 at the start to"):
         train(load_encoder(path, device="cpu"), data, tiny_recipe(epochs=12), plan=ONE_GO)
@@ -183,7 +183,7 @@ def test_out_of_memory_is_met_once_with_a_smaller_plan(tmp_path: Path, monkeypat
     train(calm, data, tiny_recipe(), plan=ONE_GO, precision="float32")
     plans: list[MemoryPlan] = []
 
-    def short_of_memory(*args: Any, **kwargs: Any) -> float:
+    def short_of_memory(*args: Any, **kwargs: Any) -> torch.Tensor:
         plans.append(kwargs["plan"])
         if len(plans) == 3:
             raise RuntimeError(

@@ -37,7 +37,7 @@ def adapted(path: Path, alias: str = "minilm") -> Encoder:
 
 def gradients(encoder: Encoder, batch: Batch, plan: MemoryPlan) -> tuple[float, torch.Tensor]:
     encoder.model.zero_grad()
-    loss = loss_and_gradients(encoder, batch, temperature=0.05, plan=plan, path="padded", ranks=Ranks())
+    loss = float(loss_and_gradients(encoder, batch, temperature=0.05, plan=plan, path="padded", ranks=Ranks()))
     return loss, torch.cat([p.grad.flatten() for p in adapter_parameters(encoder.model).values() if p.grad is not None])
 
 
@@ -129,7 +129,7 @@ for cached in (False, True):
     joint = {n: p.grad for n, p in parameters.items()}
     assert any(not torch.equal(own[n], joint[n]) for n in own)
     saved = {n: t.contiguous() for n, t in joint.items()}
-    save_file({**saved, "loss": torch.tensor(loss)}, folder / f"{cached}-{ranks.rank}")
+    save_file({**saved, "loss": loss}, folder / f"{cached}-{ranks.rank}")
 encoder = load_encoder(path, device="cpu")
 train(encoder, data, tiny_recipe(), plan=ONE_GO, ranks=ranks, precision="float32")
 save_file(adapter_state(encoder.model), folder / f"trained-{ranks.rank}")

@@ -1,0 +1,133 @@
+"""A job on several processes: started as torchrun where there are several GPUs, one candidate, one log, one end."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from embed_assets.settings import Settings
+from embed_assets.store import Store, read_json, write_json
+from embed_assets.training import launch
+from embed_assets.training.curve import read_curve
+from embed_assets.training.job import TrainingJob
+from embed_assets.training.plan import plan_training
+from tests.tiny_models import build
+from tests.training.made_pairs import pairs_table
+
+
+@pytest.fixture
+def filled(store: Store) -> Store:
+    store.pairs_dir.mkdir(parents=True)
+    pairs_table(60, validation=24).write_parquet(store.pairs)
+    write_json(store.pairs_manifest, {"pairs_digest": "abc", "cutoff": 1234})
+    return store
+
+
+def job_file(store: Store, model: Path, **training: Any) -> tuple[TrainingJob, Path]:
+    dials = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01, "device": "cpu", **training}
+    job = plan_training(Settings.model_validate({"model": {"name": str(model)}, "training": dials}), store, force=True)
+    assert isinstance(job, TrainingJob)
+    path = store.runs / job.candidate_id / "training.job.json"
+    write_json(path, job.to_json())
+    return job, path
+
+
+def start(command: list[str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+    )  # fmt: skip
+
+
+def test_with_several_gpus_the_process_becomes_torchrun(
+    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = job_file(filled, build("minilm", tmp_path), device="auto")
+    became: list[list[str]] = []
+    monkeypatch.setattr(launch, "die_with_the_parent", lambda: None)
+    monkeypatch.setattr("os.execv", lambda program, command: became.append([program, *command[1:]]))
+    for gpus in (0, 1, 4, 100):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        launch.become_torchrun_where_it_pays("embed_assets.training", [str(path)])
+    assert [command[command.index("--nproc-per-node") + 1] for command in became] == ["4", "8"]  # no more than rows
+    assert became[0][-3:] == ["-m", "embed_assets.training", str(path)]
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    launch.become_torchrun_where_it_pays("embed_assets.training", [str(path)])
+    launch.become_torchrun_where_it_pays("embed_assets.training", [str(tmp_path / "missing.json")])
+    launch.become_torchrun_where_it_pays("embed_assets.training", [])
+    assert len(became) == 2
+
+
+def test_two_processes_write_one_candidate_with_the_losses_of_one_process(filled: Store, tmp_path: Path) -> None:
+    model = build("minilm", tmp_path)
+    curves = []
+    for count in (1, 2):
+        job, path = job_file(filled, model)
+        command = launch.torchrun(count, "embed_assets.training", [str(path)])
+        child = start(command)
+        _, errors = child.communicate(timeout=300)
+        assert child.returncode == 0, errors[-3000:]
+        folder = filled.candidate(job.candidate_id)
+        assert read_json(folder / "training.json")["ranks"] == count
+        curves.append(read_curve(folder / "curve.jsonl"))
+        assert len(read_curve(Path(job.run_directory) / "curve.jsonl")) == len(curves[-1])
+        assert errors.count(f"candidate {job.candidate_id}") == 1  # of all ranks the first speaks
+        time.sleep(1.1)  # ids count seconds
+    alone, together = curves
+    assert [record.loss for record in together] == pytest.approx([record.loss for record in alone], rel=3e-2)
+    assert [record.validation_mrr for record in together] == pytest.approx(
+        [record.validation_mrr for record in alone], abs=0.1
+    )
+
+
+def test_a_cancel_reaches_every_process_and_leaves_nothing(filled: Store, tmp_path: Path) -> None:
+    job, path = job_file(filled, build("minilm", tmp_path), epochs=1000)
+    child = start(launch.torchrun(2, "embed_assets.training", [str(path)]))
+    curve = Path(job.run_directory) / "curve.jsonl"
+    deadline = time.monotonic() + 300
+    while not (curve.exists() and len(curve.read_text().splitlines()) > 3):
+        assert child.poll() is None, child.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    workers = processes_of(child.pid)
+    assert len(workers) >= 2
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=300)
+    assert child.returncode != 0
+    for worker in workers:
+        assert not alive(worker)
+    assert not filled.candidates.exists() or not list(filled.candidates.iterdir())
+
+
+def processes_of(parent: int) -> list[int]:
+    import psutil
+
+    return [child.pid for child in psutil.Process(parent).children(recursive=True)]
+
+
+def alive(process: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_an_error_of_one_process_ends_all_with_one_line(filled: Store, tmp_path: Path) -> None:
+    _, path = job_file(filled, build("minilm", tmp_path))
+    filled.pairs.unlink()
+    said = tmp_path / "said"
+    child = subprocess.Popen(
+        launch.torchrun(2, "embed_assets.training", [str(path)]), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "EMBED_ASSETS_ERROR_FILE": str(said)},
+    )  # fmt: skip
+    child.communicate(timeout=300)
+    assert child.returncode == 1
+    assert said.read_text().startswith(f"pairs file {filled.pairs} does not exist")
