@@ -1,5 +1,7 @@
 """Training MiniLM on a team's rows, ours against sentence-transformers' own trainer, both sides in one run.
 
+On a GPU, the shapes of the large models: `python -m benchmarks.gpu`.
+
     python -m benchmarks.training [--device cpu] [--steps 16] [--repeats 3] [--threads N] [--recall] [--output REPORT.md]
 
 The rows are those that the product itself makes of networkx and polars as installed: docstring -> function. Both sides

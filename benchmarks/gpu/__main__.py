@@ -1,9 +1,9 @@
-"""`python -m benchmarks.gpu RESULTS`: both sides in one run, one JSON line a measurement, a table at the end.
+"""`python -m benchmarks.gpu RESULTS [PART...]`: both sides in one run, one JSON line a measurement.
 
-Needs sentence-transformers, datasets and peft. Without a CUDA device everything shrinks, to try the program out.
+Parts are training, encoding, memory, profile and agreement; all of them when none is named. Needs sentence-transformers,
+datasets and peft. Without a CUDA device everything shrinks, to try the program out. `report` turns the lines into tables.
 """
 
-import gc
 import json
 import os
 import subprocess
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
@@ -23,120 +23,164 @@ import torch
 
 from benchmarks.gpu import correctness, ours
 from benchmarks.gpu.flash_attention import write_package
-from benchmarks.gpu.workload import SHAPES, Shape, encoding_flops, save_checkpoint, shrunk, training_flops
-from embed_assets.encoder.fused import fused_memory_bytes
+from benchmarks.gpu.where import time_by_kind
+from benchmarks.gpu.workload import SHAPES, Shape, save_checkpoint, shrunk
+from embed_assets.training.flops import encoding_flops, training_flops
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 REAL = DEVICE == "cuda"
-PEER_JOBS = (
-    "qodo:padding-free:128:0:6", "qodo:sdpa:128:0:4", "qodo:padding-free:32:0:12", "qodo:sdpa:32:0:10",
-    "qodo:padding-free:128:1:4", "encode:qodo:padding-free:32:2000", "encode:qodo:padding-free:128:2000",
-    "encode:qodo:sdpa:32:1500", "encode:qodo:sdpa:128:1500",
-    "e5-large:padding-free:128:0:10", "jina-v3:padding-free:128:0:10", "minilm:padding-free:128:0:16",
-)  # fmt: skip
-TRAININGS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("qodo", {"batch": 128, "steps": 20, "warm_up": 4}),
-    ("qodo", {"batch": 32, "steps": 40, "warm_up": 30}),
-    ("qodo", {"batch": 128, "negatives": 1, "steps": 8, "warm_up": 3}),
-    ("qodo", {"batch": 512, "steps": 4, "warm_up": 2}),
-    ("qodo", {"batch": 128, "steps": 4, "warm_up": 2, "recomputed": 28}),
-    ("qodo", {"batch": 32, "steps": 8, "warm_up": 3, "recomputed": 28}),
-    ("e5-large", {"batch": 128, "steps": 24, "warm_up": 14}),
-    ("jina-v3", {"batch": 128, "steps": 24, "warm_up": 14}),
-    ("minilm", {"batch": 128, "steps": 40, "warm_up": 16}),
+PARTS = ("training", "encoding", "memory", "profile", "agreement")
+TRAININGS: tuple[tuple[str, dict[str, int]], ...] = (
+    ("qodo", {"batch": 128, "rows": 384, "passes": 3}),
+    ("qodo", {"batch": 32, "rows": 384, "passes": 3}),
+    ("qodo", {"batch": 128, "rows": 384, "passes": 3, "negatives": 1}),
+    ("qodo", {"batch": 512, "rows": 1024, "passes": 3}),
+    ("e5-large", {"batch": 128, "rows": 512, "passes": 3}),
+    ("jina-v3", {"batch": 128, "rows": 512, "passes": 3}),
+    ("minilm", {"batch": 128, "rows": 1024, "passes": 3}),
 )
+PEERS: dict[str, tuple[str, ...]] = {"qodo/32/0": ("padding-free", "sdpa"), "qodo/128/0": ("padding-free", "sdpa")}
+"""By model, batch and negatives; padding-free alone where nothing is said. None measures batch 512."""
+LIMITS = (("qodo", 128, 384, 40.0), ("qodo", 32, 384, 16.0))
+"""Model, batch, rows, and the device memory that the process may take, in GiB."""
 
 
 def main() -> None:
-    results = Path(sys.argv[1])
+    results, parts = Path(sys.argv[1]), sys.argv[2:] or list(PARTS)
     results.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
-        (results / "results.jsonl").open("w") as lines,
+        (results / "results.jsonl").open("a") as lines,
     ):
-        run_all(Path(folder), lines)
+        Session(Path(folder), lines).run(parts)
 
 
-def run_all(folder: Path, lines: Any) -> None:
-    """Every measurement, written as it comes: a run that is cut short keeps what it has."""
+class Session:
+    """The checkpoints of one run, and where its measurements go: a run that is cut short keeps what it has."""
 
-    def emit(record: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, lines: TextIO) -> None:
+        self.folder, self.lines = folder, lines
+
+    def run(self, parts: list[str]) -> None:
+        self.emit(environment())
+        if "training" in parts:
+            self.training()
+        if "encoding" in parts:
+            self.encoding()
+        if "memory" in parts:
+            for limit in LIMITS:
+                self.measured(partial(self.limited, *limit), side="ours", what="limited", limit_gib=limit[3])
+        if "profile" in parts:
+            for name, batch in (("qodo", 128), ("qodo", 32), ("minilm", 128)):
+                where = partial(time_by_kind, _shape(name), self.path(name), batch=batch, rows=512, passes=2)
+                self.measured(where, side="ours", what="profile", model=name, batch=batch)
+        if "agreement" in parts:
+            self.agreement()
+
+    def emit(self, record: dict[str, Any]) -> None:
         print(json.dumps(record), flush=True)
-        lines.write(json.dumps(record) + "\n")
-        lines.flush()
+        self.lines.write(json.dumps(record) + "\n")
+        self.lines.flush()
 
-    def measured(measure: Callable[[], dict[str, Any]], **about: Any) -> None:
+    def measured(self, measure: Callable[[], dict[str, Any]], **about: Any) -> None:
         started = time.perf_counter()
         try:
             record = about | measure()
         except Exception as error:  # noqa: BLE001 - written beside the other measurements
             record = about | {"error": f"{type(error).__name__}: {str(error)[:300]}"}
-        gc.collect()
-        if REAL:
-            torch.cuda.empty_cache()
-        emit(record | {"seconds": round(time.perf_counter() - started, 1)})
+        ours.release()
+        self.emit(record | {"seconds": round(time.perf_counter() - started, 1)})
 
-    emit(environment())
-    paths = {name: save_checkpoint(_shape(name), folder / name, DEVICE) for name in SHAPES}
-    for name, options in TRAININGS:
-        measured(partial(train, name, paths[name], **options), side="ours", what="train", model=name, **options)
-    peer(folder, emit)
-    for tokens in (16_384, 32_768):
-        measured(partial(encode, "qodo", paths["qodo"], tokens), side="ours", what="encode", batch_tokens=tokens)
-    for name in ("qodo", "e5-large"):
-        measured(partial(agreement, name, paths[name]), model=name)
-    both = ["packed", "fused"] if REAL else ["fused"]
-    measured(
-        lambda: {"loss": correctness.final_losses(_shape("minilm"), paths["minilm"], DEVICE, paths=both)},
-        model="minilm",
-    )
+    def path(self, name: str) -> Path:
+        return save_checkpoint(_shape(name), self.folder / name, DEVICE)
 
+    def training(self) -> None:
+        """All of ours, then all of the other side's in one process."""
+        jobs = []
+        for name, options in TRAININGS:
+            options = options if REAL else options | {"batch": 4, "rows": 12, "passes": 2}
+            about = {"what": "train", "model": name, "negatives": 0, **options}
+            self.measured(partial(self.train, name, options), side="ours", **about)
+            key = f"{name}/{options['batch']}/{options.get('negatives', 0)}"
+            attentions = PEERS.get(key, ("padding-free",)) if options["batch"] <= 128 else ()
+            jobs += [{**about, "attention": attention} for attention in attentions]
+        self.peer(jobs)
 
-def agreement(name: str, path: Path) -> dict[str, Any]:
-    return {"agreement": correctness.compare(_shape(name), path, DEVICE, rows=8)}
+    def train(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        run = ours.train_passes(_shape(name), self.path(name), DEVICE, tiny=not REAL, **options)
+        config = _config(_shape(name))
+        flops = training_flops(config, run.row_lengths, adapter_parameters=run.adapter_parameters)
+        last = run.result.curve[-1]
+        return {
+            "samples_per_second": run.samples_per_second,
+            "pass_seconds": [round(value, 3) for value in run.pass_seconds],
+            "tokens_per_row": float(run.row_lengths.sum()) / run.rows,
+            "model_tflops": flops / float(np.median(run.pass_seconds)) / 1e12,
+            "peak_gib": run.peak_gib,
+            "tokenising_seconds": run.tokenising_seconds,
+            "first_pass_seconds": run.first_pass_seconds,
+            "path": run.result.path,
+            "plan": run.result.plan.reason,
+            "padding_share": last.padding_share,
+            "mfu_of_data_sheet": last.mfu,
+        }
 
+    def limited(self, name: str, batch: int, rows: int, gib: float) -> dict[str, Any]:
+        """A training in a part of the device's memory: the allocator refuses what is more."""
+        about = {"model": name, "batch": batch}
+        if not REAL:
+            return about | self.train(name, {"batch": 4, "rows": 12, "passes": 1})
+        torch.cuda.set_per_process_memory_fraction(gib * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+        try:
+            return about | self.train(name, {"batch": batch, "rows": rows, "passes": 2})
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
 
-def train(name: str, path: Path, **options: Any) -> dict[str, Any]:
-    shape = _shape(name)
-    if not REAL:
-        options |= {"batch": 4, "steps": 3, "warm_up": 2}
-    run = ours.train(shape, path, DEVICE, path_name="fused", tiny=not REAL, **options)
-    flops = float(np.mean([training_flops(shape, lengths) for lengths in run.lengths]))
-    tokens = int(np.mean([lengths.sum() for lengths in run.lengths]))
-    config = _config(shape)
-    return {
-        "samples_per_second": run.samples_per_second,
-        "step_seconds": float(np.median(run.step_seconds)) if run.step_seconds else None,
-        "tokens_per_step": tokens,
-        "model_tflops": flops * run.samples_per_second / options["batch"] / 1e12,
-        "peak_gib": run.peak_gib,
-        "estimated_gib": fused_memory_bytes(config, tokens, options.get("recomputed", 0)) / 2**30,
-        "warm_up_seconds": run.warm_up_seconds,
-    }
+    def encoding(self) -> None:
+        texts = 2000 if REAL else 40
+        self.measured(partial(self.encode, "qodo", texts), side="ours", what="encode", model="qodo")
+        self.peer(
+            [
+                {"what": "encode", "model": "qodo", "attention": attention, "batch": batch, "texts": texts}
+                for attention in ("padding-free", "sdpa")
+                for batch in (32, 128)
+            ]
+        )
 
+    def encode(self, name: str, texts: int) -> dict[str, Any]:
+        run = ours.encode(_shape(name), self.path(name), DEVICE, texts=texts)
+        lengths = run.pop("lengths")
+        tflops = encoding_flops(_config(_shape(name)), lengths) / float(np.median(run["seconds"])) / 1e12
+        return run | {"texts": texts, "tokens_per_text": float(lengths.mean()), "model_tflops": tflops}
 
-def encode(name: str, path: Path, batch_tokens: int) -> dict[str, Any]:
-    shape = _shape(name)
-    run = ours.encode(shape, path, DEVICE, texts=6000 if REAL else 40, batch_tokens=batch_tokens, path_name="fused")
-    rate = run["texts_per_second"]
-    flops = encoding_flops(shape, run["lengths"]) / len(run["lengths"])
-    return {"texts_per_second": rate, "model_tflops": rate * flops / 1e12, "peak_gib": run["peak_gib"]}
+    def agreement(self) -> None:
+        paths = ["packed", "fused"] if REAL else ["fused"]
+        for name in SHAPES:
+            compare = partial(correctness.compare, _shape(name), self.path(name), DEVICE, rows=8, paths=paths)
+            self.measured(compare, what="agreement", model=name)
+        for name in ("qodo", "minilm"):
+            shape = SHAPES[name] if name == "minilm" and REAL else shrunk(SHAPES[name], 512 if REAL else 64)
+            folder = save_checkpoint(shape, self.folder / f"{name}-loss", DEVICE)
+            size = {} if REAL else {"batch": 4, "batches": 3, "passes": 2}
+            losses = partial(correctness.final_losses, shape, folder, DEVICE, paths=paths, **size)
+            self.measured(losses, what="final loss", model=name, hidden=shape.sizes["hidden_size"])
 
-
-def peer(folder: Path, emit: Callable[[dict[str, Any]], None]) -> None:
-    """The other side's process; its lines are passed on as they come."""
-    stand_in = write_package(
-        folder / "stand_in"
-    )  # before the process starts: a path that is missing then stays missing
-    command = [sys.executable, "-m", "benchmarks.gpu.peer", str(folder), *PEER_JOBS]
-    searched = os.pathsep.join([str(stand_in), str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": searched})
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith('{"side"'):
-            emit(json.loads(line))
-    if process.wait():
-        emit({"side": "sentence-transformers", "error": f"the process ended with {process.returncode}"})
+    def peer(self, jobs: list[dict[str, Any]]) -> None:
+        """The other side's process; its lines are passed on as they come."""
+        stand_in = write_package(self.folder / "stand_in")  # before the process starts: a missing path stays missing
+        for job in jobs:
+            self.path(job["model"])
+        ours.release()
+        command = [sys.executable, "-m", "benchmarks.gpu.peer", str(self.folder), *map(json.dumps, jobs)]
+        searched = os.pathsep.join([str(stand_in), str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"PYTHONPATH": searched, "TOKENIZERS_PARALLELISM": "true"}
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith('{"side"'):
+                self.emit(json.loads(line))
+        if process.wait():
+            self.emit({"side": "sentence-transformers", "error": f"the process ended with {process.returncode}"})
 
 
 def environment() -> dict[str, Any]:
