@@ -28,6 +28,7 @@ from benchmarks.workload import MODEL, OURS, PEER, SIDES, run_side, surroundings
 
 PACKAGES = ("networkx", "polars")
 WARM_UP_STEPS = 2
+FLOAT32 = "embed_assets, float32"
 DEFAULT_JOB = "embed_assets, default job"
 
 
@@ -68,7 +69,9 @@ def recipe_of(rows: int) -> Any:
     return derive_recipe(TrainingSettings(), rows=rows, commit_share=0.0, model_type=spec.model_type, spec=spec)
 
 
-def train_ours(rows: pl.DataFrame, device: str, epochs: int, judge: Path | None) -> dict[str, Any]:
+def train_ours(
+    rows: pl.DataFrame, device: str, epochs: int, judge: Path | None, *, precision: str = "auto"
+) -> dict[str, Any]:
     """The product's loop on given rows, adapter unscaled."""
     from dataclasses import replace
 
@@ -85,7 +88,9 @@ def train_ours(rows: pl.DataFrame, device: str, epochs: int, judge: Path | None)
     recipe = replace(recipe_of(1859), epochs=epochs)
     plan = plan_memory(encoder, step_tokens=int(data.tokens_per_row * recipe.batch_size))
     stamps: list[float] = []
-    result = train(encoder, data, recipe, plan=plan, observe=lambda record, steps: stamps.append(time.perf_counter()))
+    result = train(
+        encoder, data, recipe, plan=plan, precision=precision, observe=lambda *step: stamps.append(time.perf_counter())
+    )
     timed = stamps[-1] - stamps[WARM_UP_STEPS - 1]
     steps = len(stamps)
     per_step = len(rows) * epochs / steps
@@ -154,8 +159,19 @@ def train_peer(rows: pl.DataFrame, device: str, epochs: int, judge: Path | None)
         "samples_per_second": len(rows) * epochs / steps * (steps - WARM_UP_STEPS) / timed,
         "final_loss": seen[-1] if seen else float("nan"),
         "adapters": sum("lora_A" in name for name, _ in model.named_parameters()),
-        **({} if judge is None else recall(judge, lambda texts, kind: model.encode(texts))),
+        **({} if judge is None else recall(judge, _encode_of(model, device))),
     }
+
+
+def _encode_of(model: Any, device: str) -> Any:
+    """Both sides are judged by one encoder: ours, around the peer's trained transformer."""
+    from dataclasses import replace
+
+    from embed_assets.encoder.load import load_encoder
+    from embed_assets.encoder.resolve import resolve
+
+    encoder = replace(load_encoder(resolve(MODEL).path, device=device), model=model[0].model.eval())
+    return lambda texts, kind: encoder.encode(texts, kind=kind)
 
 
 def run_default_job(folder: Path) -> dict[str, Any]:
@@ -189,25 +205,27 @@ def recall(benchmark: Path, encode: Any) -> dict[str, float]:
     return {"recall_at_10": mean_recall(ranks), "mrr_at_10": mean_reciprocal_rank(ranks), "queries": len(ranks)}
 
 
-def measure(device: str, steps: int, repeats: int, threads: int, *, recall_too: bool) -> dict[str, Any]:
+def measure(
+    device: str, steps: int, repeats: int, threads: int, *, epochs: int | None, recall_too: bool
+) -> dict[str, Any]:
     """Every run: speed on the same rows in turns, then once on all rows with recall."""
-    speed: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    sides = (*SIDES, FLOAT32) if device == "cpu" else SIDES
+    speed: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     whole: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         prepare_rows(Path(folder))
         common = ["--work", folder, "--device", device, "--threads", str(threads)]
         for turn in range(repeats):
-            for side in SIDES:
+            for side in sides:
                 arguments = ["--side", side, "--steps", str(steps), *common]
                 speed[side].append(run_side("benchmarks.training", arguments, threads=threads))
                 print(f"{turn + 1}/{repeats} {side:26} {speed[side][-1]}", flush=True)
         if recall_too:
             for side in (*SIDES, DEFAULT_JOB):
-                whole[side] = run_side(
-                    "benchmarks.training", ["--side", side, "--steps", "0", *common], threads=threads
-                )
+                arguments = ["--side", side, "--judge", *(["--epochs", str(epochs)] if epochs else []), *common]
+                whole[side] = run_side("benchmarks.training", arguments, threads=threads)
                 print(f"whole {side:26} {whole[side]}", flush=True)
-    return {"speed": speed, "whole": whole}
+    return {"speed": speed, "whole": whole, "epochs": epochs or recipe_of(1859).epochs}
 
 
 def report(found: dict[str, Any], device: str, steps: int, repeats: int, threads: int) -> str:
@@ -226,17 +244,19 @@ def report(found: dict[str, Any], device: str, steps: int, repeats: int, threads
         "| side | samples/s | real tokens/s | slowest and fastest run, samples/s |",
         "|---|---|---|---|",
     ]
-    for side in SIDES:
-        rates = sorted(run["samples_per_second"] for run in found["speed"][side])
+    for side, runs in found["speed"].items():
+        rates = sorted(run["samples_per_second"] for run in runs)
         rate = statistics.median(rates)
         lines.append(f"| {side} | {rate:.1f} | {rate * tokens:,.0f} | {rates[0]:.1f}, {rates[-1]:.1f} |")
-    pairs = zip(found["speed"][OURS], found["speed"][PEER], strict=True)
-    faster = statistics.median(a["samples_per_second"] / b["samples_per_second"] for a, b in pairs)
-    lines += ["", f"{faster:.2f} times the samples per second."]
+    for side in found["speed"]:
+        pairs = zip(found["speed"][side], found["speed"][PEER], strict=True)
+        faster = statistics.median(a["samples_per_second"] / b["samples_per_second"] for a, b in pairs)
+        lines += ["", f"{side}: {faster:.2f} times the peer's samples per second."] if side != PEER else []
     if found["whole"]:
         lines += [
             "",
-            f"All rows, {recipe.epochs} epochs; the default job from the pairs file to the candidate on disk, validation and merge included:",
+            f"All rows, {found['epochs']} epochs; the default job ({recipe.epochs} epochs) from the pairs file to the candidate on disk, "
+            "validation and merge included:",
             "",
             "| side | samples/s | recall@10 | MRR@10 |",
             "|---|---|---|---|",
@@ -253,19 +273,22 @@ def report(found: dict[str, Any], device: str, steps: int, repeats: int, threads
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--steps", type=int, default=16, help="Batches that speed is measured on.")
+    parser.add_argument("--steps", type=int, help="Batches that speed is measured on, 16 when not given.")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--epochs", type=int, help="Of the runs on all rows; the recipe's when not given.")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--recall", action="store_true", help="Also train on all rows, and rank the held-out queries.")
     parser.add_argument("--output", type=Path, help="Where the report goes; printed in any case.")
-    parser.add_argument("--side", choices=(*SIDES, DEFAULT_JOB), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=(*SIDES, FLOAT32, DEFAULT_JOB), help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--judge", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.side:
         print(json.dumps(_one_side(given)))
         return
-    found = measure(given.device, given.steps, given.repeats, given.threads, recall_too=given.recall)
-    write_report(report(found, given.device, given.steps, given.repeats, given.threads), given.output)
+    counts = (given.steps or 16, given.repeats, given.threads)
+    found = measure(given.device, *counts, epochs=given.epochs, recall_too=given.recall)
+    write_report(report(found, given.device, *counts), given.output)
 
 
 def _one_side(given: argparse.Namespace) -> dict[str, Any]:
@@ -276,9 +299,12 @@ def _one_side(given: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(given.threads)
     if given.side == DEFAULT_JOB:
         return run_default_job(given.work)
-    rows = training_rows(given.work, given.steps or None)
-    epochs, judge = (1, None) if given.steps else (recipe_of(len(rows)).epochs, Store(given.work).current_benchmark)
-    return (train_ours if given.side == OURS else train_peer)(rows, given.device, epochs, judge)
+    rows = training_rows(given.work, given.steps)
+    epochs = given.epochs or (recipe_of(len(rows)).epochs if given.judge else 1)
+    judge = Store(given.work).current_benchmark if given.judge else None
+    if given.side == PEER:
+        return train_peer(rows, given.device, epochs, judge)
+    return train_ours(rows, given.device, epochs, judge, precision="float32" if given.side == FLOAT32 else "auto")
 
 
 if __name__ == "__main__":
