@@ -25,6 +25,8 @@ MORE_WORDS_THAN = 5
 
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 _Ranges = list[tuple[int, int]]
+_Names = set[tuple[str, str, str]]
+"""Path, scope and name of functions."""
 
 
 @dataclass
@@ -45,6 +47,8 @@ class ChangedCommits:
     commits: int
     by_lines: int
     """One to three non-test functions by hunks, and a subject of more than five words."""
+    by_names: int
+    """The same, where functions of one name count as one, whatever their file and scope."""
     by_content: int
     """The same by the product's comparison of contents, before any rule of its own."""
     became_queries: int
@@ -79,9 +83,10 @@ def _is_source(path: str) -> bool:
 
 
 def _compared(
-    touching: list[Commit], wordy: list[Commit], by_lines: Mapping[str, int], by_content: Mapping[str, int]
+    touching: list[Commit], wordy: list[Commit], touched: Mapping[str, _Names], by_content: Mapping[str, int]
 ) -> ChangedCommits:
-    lines = [commit for commit in wordy if 1 <= by_lines[commit.commit_id] <= MOST_FUNCTIONS]
+    lines = [commit for commit in wordy if 1 <= len(touched[commit.commit_id]) <= MOST_FUNCTIONS]
+    by_names = [len({name for *_, name in touched[commit.commit_id]}) for commit in wordy]
     content = [commit for commit in wordy if 1 <= by_content.get(commit.commit_id, 0) <= MOST_FUNCTIONS]
     reasons = [
         "commit_by_bot" if written_by_bot(commit.author) else subject_query(commit.subject).dropped
@@ -92,6 +97,7 @@ def _compared(
     return ChangedCommits(
         commits=len(touching),
         by_lines=len(lines),
+        by_names=sum(1 <= names <= MOST_FUNCTIONS for names in by_names),
         by_content=len(content),
         became_queries=reasons.count(""),
         refused=dict(Counter(filter(None, reasons)).most_common()),
@@ -106,7 +112,7 @@ def _why_not(touched: int | None) -> str:
     return "more functions by content" if touched else "docs, comments or layout only"
 
 
-def _touched_by_lines(source: GitSource, commits: list[Commit]) -> dict[str, int]:
+def _touched_by_lines(source: GitSource, commits: list[Commit]) -> dict[str, _Names]:
     """Commit id -> non-test functions whose lines differ, before or after."""
     files = {commit.commit_id: list(_differing(source, commit)) for commit in commits}
     keys = {
@@ -123,16 +129,16 @@ def _touched_by_lines(source: GitSource, commits: list[Commit]) -> dict[str, int
         for (_, language), (blob_id, content) in zip(ordered, contents, strict=True)
     )
     definitions = {(blob.blob_id, blob.language): parsed.definitions for blob, parsed in parse_all(blobs)}
-    touched: dict[str, int] = {}
+    touched: dict[str, _Names] = {}
     for commit_id, found in files.items():
-        names: set[tuple[str, str, str]] = set()
+        names: _Names = set()
         for file in found:
             language = language_of(file.path) or ""
             for blob_id, ranges in ((file.blob_before, file.before), (file.blob_after, file.after)):
                 for one in _innermost(definitions.get((blob_id, language), ()), ranges):
                     if not is_test(file.path, language, one.scope, one.name):
                         names.add((file.path, one.scope, one.name))
-        touched[commit_id] = len(names)
+        touched[commit_id] = names
     return touched
 
 

@@ -168,13 +168,19 @@ def _dropped(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 _COUNTED = (
-    "| repository | newest commits that touch source | one to three functions, over five words: by lines | by content | "
+    "| repository | newest commits that touch source | one to three functions, over five words: by lines | by names | by content | "
     "by content only | by lines only, why | refused by our rules, of those by content |"
 )
 
 
 def _counted(name: str, commits: Mapping[str, Any]) -> str:
-    values = (commits["commits"], commits["by_lines"], commits["by_content"], commits["content_only"])
+    values = (
+        commits["commits"],
+        commits["by_lines"],
+        commits["by_names"],
+        commits["by_content"],
+        commits["content_only"],
+    )
     return _cells(name, [*values, _reasons(commits["lines_only"]), _reasons(commits["refused"])])
 
 
