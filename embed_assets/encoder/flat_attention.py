@@ -35,11 +35,13 @@ def attend(
         q, k, v = _by_head(qkv, first, count, length, heads, dim)
         scores = torch.baddbmm(none, q, k.transpose(1, 2), beta=0, alpha=dim**-0.5)
         scores = scores.float()
-        scores[:, :, length:] = float("-inf")
+        if length % MULTIPLE:
+            scores[:, :, length:] = float("-inf")
         weights = torch.softmax(scores, dim=-1).to(qkv.dtype)  # (count * heads, filled, filled)
-        weights[:, length:] = 0.0
+        if length % MULTIPLE:
+            weights[:, length:] = 0.0
         end = first + count * length
-        _rows(out, first, count, length, heads, dim).copy_(_by_row(torch.bmm(weights, v), count, length))
+        _put(torch.bmm(weights, v), out, first, count, length)
         kept.append(weights)
     out[end:] = 0.0
     return kept
@@ -70,8 +72,7 @@ def attend_backward(
             torch.bmm(weights.transpose(1, 2), mixed),
         )
         for place, part in enumerate(parts):
-            own = found[:, place * heads * dim : (place + 1) * heads * dim]
-            _rows(own, first, count, length, heads, dim).copy_(_by_row(part, count, length))
+            _put(part, found, first, count, length, place)
         end = first + count * length
     found[end:] = 0.0
     return found
@@ -81,21 +82,21 @@ def _by_head(states: "Tensor", first: int, count: int, length: int, heads: int, 
     """(tokens, parts * heads * dim) -> parts of (count * heads, filled, dim); a view when there is one row."""
     filled = -(-length // MULTIPLE) * MULTIPLE
     step = states.stride(0)
-    found = []
-    for part in range(states.shape[1] // (heads * dim)):
-        offset = states.storage_offset() + first * step + part * heads * dim
-        view = states.as_strided((count, heads, filled, dim), (length * step, dim, step, 1), offset)
-        found.append(view.reshape(count * heads, filled, dim))
-    return found
+    start = states.storage_offset() + first * step
+    offsets = [start + part * heads * dim for part in range(states.shape[1] // (heads * dim))]
+    if count == 1:
+        return [states.as_strided((heads, filled, dim), (dim, step, 1), offset) for offset in offsets]
+    shape, strides = (count, heads, filled, dim), (length * step, dim, step, 1)
+    return [states.as_strided(shape, strides, offset).reshape(count * heads, filled, dim) for offset in offsets]
 
 
-def _by_row(states: "Tensor", count: int, length: int) -> "Tensor":
-    """(count * heads, filled, dim) -> (count, length, heads, dim), a view without what fills up."""
-    return states.view(count, -1, *states.shape[1:])[:, :, :length].transpose(1, 2)
-
-
-def _rows(states: "Tensor", first: int, count: int, length: int, heads: int, dim: int) -> "Tensor":
-    """(tokens, heads * dim) -> (count, length, heads, dim) of one group's rows, a view."""
-    step = states.stride(0)
-    offset = states.storage_offset() + first * step
-    return states.as_strided((count, length, heads, dim), (length * step, step, dim, 1), offset)
+def _put(states: "Tensor", into: "Tensor", first: int, count: int, length: int, part: int = 0) -> None:
+    """Writes (count * heads, filled, dim), without what fills up, to one group's rows of `into`."""
+    heads, dim = states.shape[0] // count, states.shape[2]
+    step = into.stride(0)
+    offset = into.storage_offset() + first * step + part * heads * dim
+    if count == 1:
+        into.as_strided((heads, length, dim), (dim, step, 1), offset).copy_(states[:, :length])
+        return
+    rows = states.view(count, heads, -1, dim)[:, :, :length]
+    into.as_strided((count, heads, length, dim), (length * step, dim, step, 1), offset).copy_(rows)
