@@ -7,7 +7,6 @@ import inspect
 import re
 
 _LINE_MARKER = re.compile(r"^\s*(?://[/!]?|#+!?|--+|%+!?|/\*[*!]*|\*+/|\*+(?!/)|=begin|=end) ?(?:@doc\s+)?")
-_BLOCK_END = re.compile(r"\s*\*+/\s*$")
 _DIRECTIVE = re.compile(
     r"^\s*(eslint|prettier|istanbul|c8 |v8 |tslint|jshint|biome|deno-|@ts-|webpack|nolint|clang-format|NOLINT|"
     r"rustfmt|noinspection|coverage:|pylint|mypy|type:|rubocop|go:|\+build|region\b|endregion\b|@formatter)"
@@ -22,11 +21,17 @@ def comment_text(comments: list[str]) -> str:
     """What a run of comments says, in order: markers, rulers, and directives to tools taken out."""
     lines = []
     for comment in comments:
-        for line in _BLOCK_END.sub("", comment).splitlines():
+        for line in _without_block_end(comment).splitlines():
             text = _LINE_MARKER.sub("", line).rstrip()
             if not _DIRECTIVE.match(text):
                 lines.append("" if _RULER.match(text) and not text.strip().startswith("```") else text)
     return "\n".join(lines).strip("\n").strip()
+
+
+def _without_block_end(comment: str) -> str:
+    """Without `**/` at the end; no regular expression, since those look again from every blank of a long run."""
+    text = comment.rstrip()
+    return text[:-1].rstrip("*").rstrip() if text.endswith("*/") else text
 
 
 def docstring_text(literal: str) -> str:

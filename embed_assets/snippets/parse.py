@@ -4,7 +4,9 @@ What is parsed depends on nothing but content and language, so that the result c
 Knows how work is spread; nothing of trees and tables.
 """
 
+import contextlib
 import os
+import resource
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,10 +27,12 @@ BATCH_BYTES = 250_000
 """Source handed to a process at once: large against the cost of a message, small against the memory."""
 BATCHES_AHEAD = 3
 """Batches in flight per process: none waits for work, and memory stays bounded."""
+MAX_PROCESS_BYTES = 4 * 1024**3
+"""Address space of a process that parses; on honest code it takes less than half a gigabyte."""
 PARSER_CRASHED = "parser_crashed"
 """Reason of files that end the process which parses them. Never remembered: lack of memory does the same."""
-UNUSABLE_POOL = (BrokenProcessPool, OSError)
-"""A process died, or none could be started."""
+UNUSABLE_POOL = (BrokenProcessPool, OSError, MemoryError)
+"""A process died, ran out of memory, or none could be started."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +175,14 @@ def _why_none_starts() -> str:
 
 def _pool(processes: int) -> ProcessPoolExecutor:
     # Spawned: the caller may run threads (Dagster's), whose locks a forked child would inherit locked.
-    return ProcessPoolExecutor(max_workers=processes, mp_context=get_context("spawn"))
+    return ProcessPoolExecutor(processes, get_context("spawn"), initializer=_limit_memory)
+
+
+def _limit_memory() -> None:
+    """In the child: a parser that wants all memory ends this process instead of another one of the machine."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    with contextlib.suppress(ValueError, OSError):  # Not every system has this limit, or lets it be lowered.
+        resource.setrlimit(resource.RLIMIT_AS, (min(MAX_PROCESS_BYTES, hard) if hard > 0 else MAX_PROCESS_BYTES, hard))
 
 
 def _submit(pool: ProcessPoolExecutor, batch: list[Blob]) -> "Future[list[Parsed]]":

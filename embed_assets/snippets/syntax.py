@@ -5,6 +5,7 @@ recursion follows the code's own nesting. Knows nothing of how definitions are w
 """
 
 import re
+import string
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ MAX_SECONDS = 5.0
 """For parsing one file: a hundred times what a megabyte of honest code takes."""
 QUICK_BYTES = 20_000
 """Files up to this size are parsed without a look at the clock."""
+_ENDLESS = tuple(sign.encode() * 2_000 for sign in string.punctuation)
+"""Nobody writes two thousand times the same bracket. A parser that looks for the most likely reading of them may take
+24 GB before it looks at the clock: Scala's did with 62,000."""
 READ_BYTES = 1_024
 """Handed to the parser at once. The text of a node is read in the same steps, so that large ones make names slow."""
 NAMING_ROLES = ("namespace", "scope")
@@ -82,6 +86,8 @@ def definitions_in(source: bytes, language: str) -> list[Item]:
         GrammarError: the grammar is missing or does not fit the table.
         TooSlowError: the file takes longer than MAX_SECONDS, as garbage and tables of data can.
     """
+    if any(run in source for run in _ENDLESS):
+        raise TooSlowError("the same sign thousands of times in a row")
     entry = BY_NAME[language]
     cursor = QueryCursor(query_of(language))
     cursor.set_max_start_depth(MAX_SYNTAX_DEPTH)

@@ -61,6 +61,10 @@ def test_white_space_does_not_change_what_content_it_is(language: str, tabs: boo
         ("rust", b"#[a]\n" * 100_000 + b"fn f() {}"),
         ("ruby", b"# a\n" * 150_000 + b"def f; end"),
         ("c", b"int f(int a) { return a; }\n" * 20_000),
+        ("scala", b"object A { def f = " + b"[" * 62_000),
+        ("scala", b"object A { def f = " + b"`" * 50_000),
+        ("java", b"/*" + b"\n" * 50_000 + b" */ class A { void f() {} }"),
+        ("java", b"/*" + b"*" * 50_000 + b"\nclass A { void f() {} }"),
         ("elixir", b"defmodule A do\n def f(x) do\n" * 10_000),
     ],
 )

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -33,6 +33,13 @@ def dies_on_crash(batch: Sequence[Blob]) -> list[Parsed]:
     return [parse(blob.content, blob.language) for blob in batch]
 
 
+def takes_all_memory(batch: Sequence[Blob]) -> list[Parsed]:
+    """In the place of `_parse_batch`: more than MAX_PROCESS_BYTES."""
+    if any(blob.content.startswith(CRASH) for blob in batch):
+        bytearray(6 * 1024**3)
+    return [parse(blob.content, blob.language) for blob in batch]
+
+
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes from the first file on, five files to a batch."""
@@ -52,8 +59,11 @@ def test_many_processes_give_what_one_gives() -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-def test_files_that_crash_the_parser_take_nothing_else_with_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parsing, "_parse_batch", dies_on_crash)
+@pytest.mark.parametrize("parse_batch", [dies_on_crash, takes_all_memory])
+def test_files_that_crash_the_parser_take_nothing_else_with_them(
+    parse_batch: Callable[[Sequence[Blob]], list[Parsed]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parsing, "_parse_batch", parse_batch)
     notices: list[str] = []
     found = list(parse_all(blobs_with(crashing=(17, 18, 41)), notices))
     assert [blob.blob_id for blob, _ in found] == [str(number) for number in range(60)]
