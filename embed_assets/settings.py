@@ -115,7 +115,7 @@ class TrainingSettings(Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train; `auto` takes CUDA, then Metal (mps), then the CPU."""
-    path: Literal["auto", "padded", "packed", "fused"] = "auto"
+    path: Literal["auto", "padded", "flat", "packed", "fused"] = "auto"
     """How batches run through the model; `auto` picks the fastest that the device and the model allow."""
     epochs: int | None = Field(default=None, ge=1, le=1000)
     """Passes over the training pairs."""

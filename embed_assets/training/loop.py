@@ -87,7 +87,7 @@ def train(
         Args:
     <<<<<<< HEAD
             validation: what decides which pass is kept; without it the last one is.
-            path: auto, padded, packed or fused.
+            path: auto, padded, flat, packed or fused.
     =======
             plan: how a step fits into memory; made from the data and the device's free memory when not given.
             validation: what decides which pass was the best; without it the last one is kept.
