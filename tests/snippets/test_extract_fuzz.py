@@ -14,6 +14,7 @@ from tests.snippets.test_extract import FIXTURES
 
 LANGUAGE = st.sampled_from(sorted(FIXTURES))
 SLOWER_MACHINES = 4
+"""Times are of the CPU, so that other processes do not count."""
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -69,20 +70,20 @@ def test_white_space_does_not_change_what_content_it_is(language: str, tabs: boo
     ],
 )
 def test_pathological_files_end_in_bounded_time_and_space(language: str, source: bytes) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     parsed = parse(source, language)
-    assert time.monotonic() - started < MAX_SECONDS * SLOWER_MACHINES
+    assert time.process_time() - started < MAX_SECONDS * SLOWER_MACHINES
     assert sum(len(one.code) for one in parsed.definitions) <= (MAX_DEPTH + 2) * len(source)
 
 
 def test_damage_of_every_kind_leaves_whole_records_in_bounded_time() -> None:
     """The beginning of what benchmarks/fuzzed.py does for minutes with real files."""
     files = {language: [source.encode() * 20] for language, (source, _) in FIXTURES.items()}
-    for number in range(80):
+    for number in range(60):
         language, source = case(number, files)
-        started = time.monotonic()
+        started = time.process_time()
         outcome = check(language, source)
-        assert time.monotonic() - started < MAX_SECONDS * SLOWER_MACHINES, (number, language, len(source))
+        assert time.process_time() - started < MAX_SECONDS * SLOWER_MACHINES, (number, language, len(source))
         assert outcome in ("definitions", "none", "too_slow")
 
 
