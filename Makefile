@@ -37,6 +37,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 check: $(STAMP)
+	@! git grep -nE '^ *(<{7}|>{7}) ' || { echo "a merge left its markers in the files above"; exit 1; }
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -84,22 +84,17 @@ def train(
 ) -> TrainingResult:
     """Trains an adapter on `data` and leaves the kept pass's weights in the encoder's model.
 
-        Args:
-    <<<<<<< HEAD
-            validation: what decides which pass is kept; without it the last one is.
-            path: auto, padded, flat, packed or fused.
-    =======
-            plan: how a step fits into memory; made from the data and the device's free memory when not given.
-            validation: what decides which pass was the best; without it the last one is kept.
-            path: auto, padded, flat, packed or fused.
-    >>>>>>> 3b1645f (x)
-            precision: of the large products on a CPU: float32, bfloat16, or auto, bfloat16 where the CPU is fast at it.
-            observe: called after every step with its record and the number of all steps.
-            progress_file: where an interrupted run is saved and found again.
-            run: digest of what is trained on what; a saved run of another digest is left alone.
+    Args:
+        plan: how a step fits into memory; made from the data and the device's free memory when not given.
+        validation: what decides which pass is kept; without it the last one is.
+        path: auto, padded, flat, packed or fused.
+        precision: of the large products on a CPU: float32, bfloat16, or auto, bfloat16 where the CPU is fast at it.
+        observe: called after every step with its record and the number of all steps.
+        progress_file: where an interrupted run is saved and found again.
+        run: digest of what is trained on what; a saved run of another digest is left alone.
 
-        Raises:
-            TrainingError: the loss is no number or explodes, a LoRA target is wrong, or memory runs out twice.
+    Raises:
+        TrainingError: the loss is no number or explodes, a LoRA target is wrong, or memory runs out twice.
     """
     import torch
 
