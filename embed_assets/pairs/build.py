@@ -20,10 +20,12 @@ from embed_assets.pairs.corpus import Corpus, corpus_of
 from embed_assets.pairs.external import read_external
 from embed_assets.pairs.guard import build_guard
 from embed_assets.pairs.manifest import (
+    LEARNT_FILE,
     PairsError,
     PairsManifest,
     counts,
     digest_of_pairs,
+    learnt_queries,
     nested_counts,
     notes_on,
     provable_gain,
@@ -140,7 +142,7 @@ def _write(
     if waiting := night.dropped["commit_waits"]:
         night.notes.append(f"{waiting} newer commit queries wait until a tenth of the held-out ones can be renewed")
     with night.step("separation"):
-        learnt = _learnt_queries(store)
+        learnt = learnt_queries(store)
         merged = merge_repeated(without_learnt(proposals, learnt, night.dropped), night.dropped)
         kept = _newest(night, separate(merged, sketches, night.dropped))
     with night.step("negatives"):
@@ -211,17 +213,11 @@ def _newest(night: Night, proposals: list[Proposal]) -> list[Proposal]:
     return [*kept, *(proposal for proposal in proposals if proposal.split != "train")]
 
 
-def _learnt_queries(store: Store) -> set[str]:
-    """Digests of all queries that ever stood on the training side."""
-    path = store.pairs_dir / "learnt.txt"
-    return set(path.read_text(encoding="ascii").split()) if path.exists() else set()
-
-
 def _remember(store: Store, learnt: set[str], pairs: pl.DataFrame) -> None:
     """Written before the pairs are: after a crash it may hold too much, which costs a test query, never too little."""
     now = learnt | {query_digest(text) for text in pairs.filter(pl.col("split") == "train")["query"].to_list()}
     if now != learnt:
-        write_text(store.pairs_dir / "learnt.txt", "\n".join(sorted(now)) + "\n")
+        write_text(store.pairs_dir / LEARNT_FILE, "\n".join(sorted(now)) + "\n")
 
 
 def _inputs_digest(night: Night, sources: list[tuple[RepositorySettings, Source]]) -> str:

@@ -17,6 +17,7 @@ STANDARD_DEVIATION_OF_GAIN = 0.20
 """Of the paired difference in reciprocal rank between a fine-tuned model and its base, per query; measured."""
 DETECTABLE_Z = 1.645 + 0.842
 """One-sided test at 5%, found in 80% of the nights on which it is there."""
+LEARNT_FILE = "learnt.txt"
 SMALL_BENCHMARK = 150
 """Fewer queries of a source deserve a warning beside every figure."""
 
@@ -100,6 +101,12 @@ def read_manifest(store: Store) -> PairsManifest:
         StoreError: no pairs were built yet, or the manifest is damaged.
     """
     return PairsManifest.from_json(read_json(store.pairs_manifest))
+
+
+def learnt_queries(store: Store) -> set[str]:
+    """Digests of all queries that ever stood on the training side, on whatever night."""
+    path = store.pairs_dir / LEARNT_FILE
+    return set(path.read_text(encoding="ascii").split()) if path.exists() else set()
 
 
 def digest_of_pairs(pairs: pl.DataFrame) -> str:

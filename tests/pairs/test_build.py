@@ -11,7 +11,7 @@ from embed_assets.evaluation.benchmark import read_benchmark
 from embed_assets.pairs import reading
 from embed_assets.pairs.build import build_pairs
 from embed_assets.pairs.leakage import find_leaks, lineage_leaks
-from embed_assets.pairs.manifest import PairsError, PairsManifest, read_manifest
+from embed_assets.pairs.manifest import PairsError, PairsManifest, learnt_queries, read_manifest
 from embed_assets.records import PAIR_SCHEMA, query_digest
 from embed_assets.settings import Settings
 from embed_assets.store import Store, read_json
@@ -105,6 +105,21 @@ def test_a_night_with_nothing_new_changes_nothing(shop: Shop, store: Store, monk
     assert build_pairs(settings, store) == first
 
 
+def test_a_few_new_commits_wait_and_teach_nothing_until_the_benchmark_is_renewed(shop: Shop, store: Store) -> None:
+    shop.go_on(120)
+    settings = settings_for(shop.written.path)
+    first = build_pairs(settings, store)
+    shop.go_on(1)
+    second = build_pairs(settings, store)
+    assert second.inputs_digest != first.inputs_digest
+    assert (second.pairs_digest, second.benchmark_digest) == (first.pairs_digest, first.benchmark_digest)
+    assert second.dropped["commit_waits"] == 1 and "1 newer commit queries wait" in " ".join(second.notes)
+    shop.go_on(1)
+    third = build_pairs(settings, store)
+    assert third.cutoff > first.cutoff and third.benchmark_digest != first.benchmark_digest
+    assert third.pairs_digest != first.pairs_digest and "commit_waits" not in third.dropped
+
+
 def test_a_lost_table_is_built_again(shop: Shop, store: Store) -> None:
     shop.go_on(60)
     settings = settings_for(shop.written.path)
@@ -128,6 +143,8 @@ def test_over_many_nights_nothing_learnt_is_ever_judged_on(shop: Shop, store: St
         manifest = build_pairs(settings, store)
         benchmark = read_benchmark(store.current_benchmark)
         assert lineage_leaks(benchmark, query_digests=learnt, cutoff=max(cutoffs, default=0)) == []
+        assert learnt_queries(store) >= learnt
+        assert lineage_leaks(benchmark, query_digests=learnt_queries(store), cutoff=0) == []
         pairs = pl.read_parquet(store.pairs)
         assert find_leaks(pairs, benchmark) == []
         learnt |= {query_digest(query) for query in pairs.filter(pl.col("split") == "train")["query"].to_list()}
