@@ -4,6 +4,7 @@ Linear layers see one long matrix of tokens; attention goes row by row, rows of 
 knows the rows and where a model's weights are; `flat_encode` is the way without gradients, `flat_lora` the one with.
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,33 @@ def adapter_of(linear: Any) -> "tuple[Tensor, Tensor, float] | None":
 def base_of(linear: Any) -> Any:
     """The frozen linear layer below an adapter."""
     return linear.get_base_layer() if hasattr(linear, "get_base_layer") else linear
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WeightState:
+    """Which weights a model's layers have, adapters included, in which version: whether what was made of them holds."""
+
+    weights: "tuple[Tensor, ...]"
+    """Held, so that no other tensor can take their place in memory."""
+    versions: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, model: Any) -> "WeightState":
+        weights = tuple(
+            weight
+            for layer in linear_groups(model)
+            for group in layer.values()
+            for linear in group
+            for weight in (base_of(linear).weight, *(adapter_of(linear) or ())[:2])
+        )
+        return cls(weights, tuple((weight.data_ptr(), weight._version) for weight in weights))
+
+    def same_tensors(self, other: "WeightState") -> bool:
+        return len(self.weights) == len(other.weights) and all(map(operator.is_, self.weights, other.weights))
+
+    def unchanged(self, other: "WeightState") -> bool:
+        """Whether nothing was written to them either."""
+        return self.versions == other.versions and self.same_tensors(other)
 
 
 def flat_supported(encoder: "Encoder") -> str | None:

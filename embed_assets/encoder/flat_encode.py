@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from embed_assets.encoder.flat import (
     FlatRows,
+    WeightState,
     adapter_of,
     base_of,
     embedding_block,
@@ -37,7 +38,7 @@ PREPARED_FOR_TOKENS = 1024
 SMALLEST_BATCH = 128
 """Tokens; less is not worth a worker."""
 
-_stacks: "weakref.WeakKeyDictionary[Any, tuple[Any, EncodingStack]]" = weakref.WeakKeyDictionary()
+_stacks: "weakref.WeakKeyDictionary[Any, tuple[WeightState, EncodingStack]]" = weakref.WeakKeyDictionary()
 
 
 @cache
@@ -123,15 +124,9 @@ def encoding_stack(encoder: "Encoder") -> EncodingStack:
     """The encoder's layers as they are now; prepared again when a weight was changed or an adapter moved."""
     model: Any = encoder.model
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    state = tuple(
-        (weight.data_ptr(), weight._version)
-        for layer in linear_groups(model)
-        for group in layer.values()
-        for linear in group
-        for weight in (base_of(linear).weight, *(adapter_of(linear) or ())[:2])
-    )
+    state = WeightState.of(model)
     known = _stacks.get(model)
-    if known is not None and known[0] == state:
+    if known is not None and state.unchanged(known[0]):
         return known[1]
     with torch.inference_mode(False), torch.no_grad():
         stack = EncodingStack(model)

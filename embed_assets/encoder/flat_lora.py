@@ -16,6 +16,7 @@ from torch.nn import functional
 from embed_assets.encoder.flat import (
     MULTIPLE,
     FlatRows,
+    WeightState,
     adapter_of,
     base_of,
     embedding_block,
@@ -267,7 +268,7 @@ def divide(lengths: Sequence[int]) -> list[list[int]]:
     return parts
 
 
-_stacks: "weakref.WeakKeyDictionary[Any, tuple[Any, LoraStack]]" = weakref.WeakKeyDictionary()
+_stacks: "weakref.WeakKeyDictionary[Any, tuple[WeightState, LoraStack]]" = weakref.WeakKeyDictionary()
 
 
 def lora_stack(encoder: "Encoder", *, bfloat16: bool | None = None) -> LoraStack:
@@ -281,11 +282,11 @@ def lora_stack(encoder: "Encoder", *, bfloat16: bool | None = None) -> LoraStack
     known = _stacks.get(model)
     if bfloat16 is None:
         bfloat16 = known is not None and known[1].dtype == torch.bfloat16
-    linears = [linear for layer in linear_groups(model) for group in layer.values() for linear in group]
-    identity = (bfloat16, *(tuple(map(id, (base_of(each).weight, *(adapter_of(each) or ())[:2]))) for each in linears))
-    if known is None or known[0] != identity:
+    state = WeightState.of(model)
+    wanted = torch.bfloat16 if bfloat16 else torch.float32
+    if known is None or known[1].dtype != wanted or not state.same_tensors(known[0]):
         with torch.inference_mode(False), torch.no_grad():
-            known = (identity, LoraStack(model, encoder.pooling, bfloat16=bfloat16))
+            known = (state, LoraStack(model, encoder.pooling, bfloat16=bfloat16))
         _stacks[model] = known
     return known[1]
 
