@@ -28,7 +28,8 @@ BATCH_BYTES = 250_000
 BATCHES_AHEAD = 3
 """Batches in flight per process: none waits for work, and memory stays bounded."""
 MAX_PROCESS_BYTES = 4 * 1024**3
-"""Address space of a process that parses; on honest code it takes less than half a gigabyte."""
+"""Address space of a process that parses; on honest code it takes less than half a gigabyte. What interrupted parses
+lose (see `syntax`) ends it one day, and then another one goes on."""
 PARSER_CRASHED = "parser_crashed"
 """Reason of files that end the process which parses them. Never remembered: lack of memory does the same."""
 UNUSABLE_POOL = (BrokenProcessPool, OSError, MemoryError)
