@@ -168,6 +168,8 @@ def _repositories(settings: Settings) -> Finding:
                 open_source(repository, Store(settings.data_dir)).close()
             except RepositoryError as error:
                 failed.append(f"{repository.name}: {error}")
+    if len(failed) == len(settings.repositories):
+        return _error("repositories", f"none can be read: {'; '.join(failed)}")
     if failed:
         return _warning("repositories", f"{'; '.join(failed)} (a night goes on with those that can be read)")
     return _ok("repositories", f"{len(settings.repositories)} configured")

@@ -57,9 +57,12 @@ def test_an_unknown_model_is_an_error(tmp_path: Path) -> None:
     assert (level, "no-such-model" in message) == ("error", True)
 
 
-def test_a_restricted_licence_and_a_missing_repository_are_warnings(tmp_path: Path) -> None:
-    level, message = level_of(settings(tmp_path, "[[repositories]]\nsource = 'nowhere'\n"), "repositories")
-    assert (level, str(tmp_path / "nowhere") in message) == ("warning", True)
+def test_a_missing_repository_is_a_warning_and_no_readable_one_an_error(tmp_path: Path) -> None:
+    missing = "[[repositories]]\nsource = 'nowhere'\n"
+    level, message = level_of(settings(tmp_path, missing), "repositories")
+    assert (level, str(tmp_path / "nowhere") in message) == ("error", True)
+    there = "[[repositories]]\nsource = 'package:networkx'\n"
+    assert level_of(settings(tmp_path, missing + there), "repositories")[0] == "warning"
 
 
 def test_every_repository_that_cannot_be_read_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the demo shows of a night: recall, single queries, the verdict, and one question asked of the service twice."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from embed_assets.checkpoints.verdict import latest_candidate_id, read_report
@@ -7,6 +8,7 @@ from embed_assets.evaluation.answers import nearest
 from embed_assets.evaluation.benchmark import read_benchmark
 from embed_assets.evaluation.table import improved_examples, recall_table, worst_losses
 from embed_assets.evaluation.vectors import Floats
+from embed_assets.night import NightOutcome
 from embed_assets.serving.client import LiveEmbedder
 from embed_assets.settings import Settings
 from embed_assets.state import state_of
@@ -36,6 +38,18 @@ def ask(service: LiveEmbedder) -> Asked:
     vectors, model = service.embed([QUERY], "query")
     spaces = {listed["id"]: listed["space_id"] for listed in service.models()}
     return Asked(model=model, space_id=spaces[model], vector=vectors[0])
+
+
+def story(settings: Settings, outcome: NightOutcome, service: LiveEmbedder, before: Asked) -> Iterator[str]:
+    """Everything there is to say, in order; a night that was refused before it trained has no recall to show."""
+    store = Store(settings.data_dir)
+    if not (store.latest_candidate / "report.json").exists():
+        yield f"Verdict: {outcome.text}"
+        return
+    yield recall(store)
+    yield examples(store)
+    yield f"Verdict: {outcome.name}\n{reasons(settings)}"
+    yield swap(store, service, before)
 
 
 def recall(store: Store) -> str:

@@ -7,7 +7,7 @@ import typer
 
 from embed_assets.cli.options import ConfigFile, DataDirectory
 from embed_assets.settings import load_settings
-from embed_assets.store import Store
+from embed_assets.store import Store, StoreError
 
 
 def export(
@@ -21,7 +21,10 @@ def export(
     from embed_assets.evaluation.benchmark import export_beir, of_source, read_benchmark
 
     store = Store(load_settings().data_dir)
-    benchmark = read_benchmark(store.guard_benchmark if guard else store.current_benchmark)
+    wanted = store.guard_benchmark if guard else store.current_benchmark
+    if not wanted.is_dir():
+        raise StoreError(f"there is no benchmark at {wanted} yet; `embed-assets run` builds one from the repositories")
+    benchmark = read_benchmark(wanted)
     chosen = of_source(benchmark, source) if source else benchmark
     export_beir(chosen, folder)
     typer.echo(f"wrote {folder}: {chosen.queries.height:,} queries on {chosen.corpus.height:,} documents")

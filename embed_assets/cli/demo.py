@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from embed_assets.cli.night import EXIT_CODES
 from embed_assets.cli.options import prepare_dagster, terminal_for_children
 from embed_assets.serving.client import LiveEmbedder, find_service
 from embed_assets.settings import SETTINGS_FILE_VARIABLE, load_settings
@@ -66,11 +67,9 @@ def demo(
             outcome = run_night({})
         if outcome.name in ("failed", "cancelled"):
             _say(outcome.text)
-            raise typer.Exit(1)
-        _say(before_and_after.recall(store))
-        _say(before_and_after.examples(store))
-        _say(f"Verdict: {outcome.name}\n{before_and_after.reasons(settings)}")
-        _say(before_and_after.swap(store, service, before))
+            raise typer.Exit(EXIT_CODES.get(outcome.name, 1))
+        for said in before_and_after.story(settings, outcome, service, before):
+            _say(said)
     _say(
         f"{(time.monotonic() - started) / 60:.1f} minutes. Next: `make ui` opens the Dagster UI on this state; "
         "`embed-assets init PATH...` starts on your own repositories."

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory
-from embed_assets.settings import DEFAULT_FILE, load_settings
+from embed_assets.settings import DEFAULT_FILE, is_local_path, load_settings
 from embed_assets.settings_file import commented_settings
 from embed_assets.store import write_text
 
@@ -25,6 +25,9 @@ def init(
         typer.echo(f"error: {file} exists already; --overwrite replaces it", err=True)
         raise typer.Exit(2)
     sources = repositories or (["."] if Path(".git").exists() else [])
+    for source in sources:
+        if is_local_path(source) and not Path(source).expanduser().exists():
+            typer.echo(f"warning: {source} does not exist here", err=True)
     write_text(file, commented_settings(sources))
     typer.echo(
         f"wrote {file}" + ("" if sources else "; name at least one repository in it") + "; next: embed-assets doctor"

@@ -1,6 +1,6 @@
 """The five assets, each thin: load, call the stage, return what it counted as metadata."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -44,9 +44,15 @@ class TrainingOverrides(dg.Config):
         }
 
 
+def _overrides_of(run_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What this run asks of the adapter: a base model that is not there must be missed now, not in an hour."""
+    given = run_config.get("ops", {}).get("finetuned_adapter", {}).get("config", {})
+    return TrainingOverrides(**given).overrides()
+
+
 @dg.op(description="Checks git, grammars, device, memory, disk and the base model before the night begins.")
 def doctor(context: dg.OpExecutionContext, project: Project) -> dg.Output[None]:
-    findings = require_health(project.settings())
+    findings = require_health(project.settings(_overrides_of(context.run_config)))
     for finding in findings:
         context.log.info(finding.line)
     return dg.Output(None, metadata=metadata.of_doctor(findings))

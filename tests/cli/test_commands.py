@@ -94,7 +94,7 @@ def test_status_before_the_first_night_says_what_is_live(tmp_path: Path) -> None
         (("rollback",), "the base model is live"),
         (("rollback", "--to", "nothing"), "there is no checkpoint 'nothing'"),
         (("evaluate",), "no candidate"),
-        (("export", "task"), "benchmark.json does not exist"),
+        (("export", "task"), "`embed-assets run` builds one"),
         (("train",), "pairs"),
     ],
 )
@@ -144,3 +144,9 @@ def test_demo_never_empties_a_folder_it_did_not_write(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no demo wrote it" in done.stderr
     assert (precious / "file").read_text() == "x"
+
+
+def test_init_warns_of_a_path_that_is_not_there(tmp_path: Path) -> None:
+    done = embed_assets("init", "/nowhere/shop", "package:networkx", folder=tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.strip() == "warning: /nowhere/shop does not exist here"

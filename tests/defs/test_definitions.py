@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -59,3 +60,20 @@ def test_one_training_runs_at_a_time() -> None:
 def test_the_launchpad_offers_every_dial(dial: str) -> None:
     assert dial in TrainingOverrides.model_fields
     assert TrainingOverrides().overrides().keys() >= {"model.name", "training.epochs"}
+
+
+def test_a_base_model_that_a_run_asks_for_is_looked_for_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMBED_ASSETS_DATA_DIR", str(tmp_path))
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = defs.resolve_job_def("nightly").execute_in_process(
+            instance=instance,
+            raise_on_error=False,
+            run_config={"ops": {"finetuned_adapter": {"config": {"model": "nosuch/model"}}}},
+        )
+    assert not result.success
+    failed = [event for event in result.all_events if event.is_step_failure]
+    assert [event.step_key for event in failed] == ["code_snippets.doctor"]
+    assert "nosuch/model" in failed[0].step_failure_data.error_display_string
+    assert not (tmp_path / "snippets").exists()
