@@ -17,7 +17,7 @@ CODE_VERSION = 3
 HISTORY_SHARE = 0.1
 """Share of commit queries from which the recipe is that of a history: docs beside them do not ask for another."""
 ROW_VISITS = {"history": 6_800, "documents": 4_000}
-"""Passes times rows aimed at: beyond this the gain stands still, forgetting grows, and a night on two cores takes long."""
+"""Passes times rows aimed at: beyond this the gain stands still, forgetting grows, and two cores take long."""
 MOST_EPOCHS = 5
 FEWEST_EPOCHS = {"history": 3, "documents": 2}
 FEW_ROWS = 250
