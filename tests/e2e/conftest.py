@@ -11,7 +11,6 @@ from tests.e2e.repositories import commit_all, package_repository
 from tests.e2e.team import Team
 from tests.webhook import Webhook, listening
 
-DIALS = ("--epochs", "2")
 SMALL = """
 [model]
 max_tokens = 48
@@ -19,6 +18,9 @@ max_tokens = 48
 [pairs]
 guard_queries = 200
 hard_negatives = 0
+
+[training]
+epochs = 2
 
 [alerts]
 webhook_url = "{url}"
@@ -85,6 +87,6 @@ def night(team: Team, webhook: Webhook) -> Night:
     told = len(webhook.posted)
     with team.serving() as service:
         _, before = service.embed([QUESTION])
-        done = team.run("run", "--json", *DIALS)
+        done = team.run("run", "--json")
         _, after = service.embed([QUESTION])
     return Night(team, done, before, after, tuple(webhook.posted[told:]))

@@ -9,7 +9,7 @@ import pytest
 
 from embed_assets.pairs.manifest import read_manifest
 from embed_assets.store import directory_digests, read_json, read_lines
-from tests.e2e.conftest import DIALS, QUESTION, Night
+from tests.e2e.conftest import QUESTION, Night
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def test_four_bad_repositories_do_not_lose_the_night_and_each_is_named_once(good
 
 def test_a_night_with_nothing_new_trains_nothing_and_changes_nothing(good: Night, tmp_path: Path) -> None:
     team = good.team.copy(tmp_path / "team")
-    done = team.run("run", *DIALS)
+    done = team.run("run")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("unchanged")
     assert (team.live_id, team.candidate_id) == (good.team.live_id, good.team.candidate_id)
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_nights_adapter_again_and_another_seed_another(g
     night = directory_digests(team.store.candidate(team.candidate_id) / "adapter")
     for seed, same in ((42, True), (7, False)):
         output = tmp_path / f"trained-{seed}"
-        done = team.run("train", "--output-dir", str(output), *DIALS, EMBED_ASSETS_TRAINING__SEED=str(seed))
+        done = team.run("train", "--output-dir", str(output), EMBED_ASSETS_TRAINING__SEED=str(seed))
         assert done.returncode == 0, done.stderr
         found = directory_digests(output / "adapter")
         assert found.keys() == night.keys()
@@ -120,7 +120,7 @@ def test_the_trainings_figures_its_curve_and_its_log_reach_dagster(good: Night, 
         said = "\n".join(entry.user_message for entry in instance.all_logs(event.run_id))
     for name in ("rows", "steps", "final_loss", "samples_per_second"):
         assert metadata[name].value == trained[name]
-    assert metadata["gain"].value == pytest.approx(0.1, abs=0.1)
+    assert float(str(metadata["gain"].value)) > 0.05
     for plot in ("loss_curve", "recall_plot"):
         encoded = str(metadata[plot].value).split("data:image/png;base64,")[1].rstrip(")")
         assert base64.b64decode(encoded).startswith(b"\x89PNG")
