@@ -78,20 +78,14 @@ def test_rollback_is_followed_by_the_service_and_so_is_the_way_forward(good: Nig
     assert (done.returncode, team.live_id) == (0, promoted), "what is live already may be promoted again"
 
 
-def test_the_same_seed_gives_the_nights_adapter_again_and_another_seed_another(good: Night, tmp_path: Path) -> None:
-    """Another process, another command, the same bits."""
+def test_the_same_inputs_and_seed_give_the_nights_adapter_again_bit_for_bit(good: Night, tmp_path: Path) -> None:
+    """Another process, another command, the same bytes. That another seed differs, tests/training shows."""
     team = good.team.copy(tmp_path / "team")
     night = directory_digests(team.store.candidate(team.candidate_id) / "adapter")
-    for seed, same in ((42, True), (7, False)):
-        output = tmp_path / f"trained-{seed}"
-        done = team.run("train", "--output-dir", str(output), EMBED_ASSETS_TRAINING__SEED=str(seed))
-        assert done.returncode == 0, done.stderr
-        found = directory_digests(output / "adapter")
-        assert found.keys() == night.keys()
-        weights = "adapter_model.safetensors"
-        assert (found[weights] == night[weights]) is same
-        assert (found == night) is same
-    assert good.team.live_id == team.live_id, "the trainer alone promotes nothing"
+    done = team.run("train", "--output-dir", str(tmp_path / "trained"))
+    assert done.returncode == 0, done.stderr
+    assert directory_digests(tmp_path / "trained" / "adapter") == night
+    assert team.live_id == good.team.live_id, "the trainer alone promotes nothing"
 
 
 def test_a_damaged_checkpoint_is_named_and_not_gone_back_to(good: Night, tmp_path: Path) -> None:
