@@ -66,7 +66,7 @@ def run(
 
 
 def ui(
-    port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of the UI.")] = 3000,
     host: Annotated[
         str, typer.Option(help="Address of the UI; it has no login, so keep it on this machine.")
     ] = "127.0.0.1",

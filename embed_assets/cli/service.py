@@ -12,7 +12,7 @@ from embed_assets.settings import load_settings
 
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on; loopback unless you say otherwise.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 picks a free one.")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65_535, help="Port to listen on; 0 picks a free one.")] = None,
     data_dir: DataDirectory = None,
     config: ConfigFile = None,
 ) -> None:

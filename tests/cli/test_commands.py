@@ -60,6 +60,14 @@ def test_an_unknown_command_and_an_unknown_option_exit_with_2(tmp_path: Path) ->
     assert embed_assets("run", "--epoch", "1", folder=tmp_path).returncode == 2
 
 
+def test_a_port_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    """uvicorn would listen on what is left of the number in 16 bits."""
+    for command in ("serve", "ui"):
+        done = embed_assets(command, "--port", "99999999", folder=tmp_path)
+        assert done.returncode == 2
+        assert "65535" in done.stderr
+
+
 def test_init_writes_a_file_that_loads_and_names_the_repository(tmp_path: Path) -> None:
     assert embed_assets("init", "../shop", "package:networkx", folder=tmp_path).returncode == 0
     settings = load_settings(tmp_path / "embed_assets.toml")
