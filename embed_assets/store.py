@@ -331,13 +331,13 @@ def read_lines(path: Path) -> list[Any]:
     if not path.exists():
         return []
     documents = []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         if not line:
             continue
         try:
-            documents.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            documents.append(json.loads(line.decode("utf-8")))
+        except ValueError as error:
             if number == len(lines):
                 break
             raise StoreError(f"{path}, line {number} is damaged: {error}") from error

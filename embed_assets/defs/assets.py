@@ -17,7 +17,9 @@ from embed_assets.doctor import require_health
 from embed_assets.evaluation.job import plan_evaluation
 from embed_assets.pairs.build import build_pairs
 from embed_assets.serving.client import find_service
+from embed_assets.settings import Settings
 from embed_assets.snippets.collect import collect_snippets
+from embed_assets.store import Store
 from embed_assets.training.plan import Reuse, TrainingJob, Unchanged, plan_training
 
 GROUP = "embed_assets"
@@ -104,8 +106,7 @@ def finetuned_adapter(
     context: dg.AssetExecutionContext, config: TrainingOverrides, project: Project, child: dg.PipesSubprocessClient
 ) -> Iterator[dg.MaterializeResult[None]]:
     settings, store = project.settings(config.overrides()), project.store
-    if removed := prune(store, settings.retention):
-        context.log.info(removed.line)
+    _make_room(context, settings, store)
     plan = plan_training(settings, store, force=config.force)
     if isinstance(plan, Unchanged):
         context.log.info(f"unchanged: {plan.reason}")
@@ -119,6 +120,14 @@ def finetuned_adapter(
     run_in_child("embed_assets.evaluation", evaluation, context=context, client=child, store=store)
     judge(store, settings.gate, plan.candidate_id)
     yield dg.MaterializeResult(metadata=metadata.of_candidate(store, plan.candidate_id))
+
+
+def _make_room(context: dg.AssetExecutionContext, settings: Settings, store: Store) -> None:
+    removed = prune(store, settings.retention)
+    if removed:
+        context.log.info(removed.line)
+    for doubt in removed.in_doubt:
+        context.log.warning(doubt)
 
 
 @dg.asset(

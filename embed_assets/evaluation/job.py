@@ -1,5 +1,6 @@
 """An evaluation job: one JSON document that says everything the evaluating process needs to know. Imports no torch."""
 
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from embed_assets.encoder.resolve import resolve
 from embed_assets.evaluation.errors import EvaluationError
 from embed_assets.records import BASE
 from embed_assets.settings import Settings
-from embed_assets.store import Store, read_json
+from embed_assets.store import Store, StoreError, read_json
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,16 +99,20 @@ def plan_evaluation(settings: Settings, store: Store, candidate_id: str | None =
 def refused_attempts(store: Store, live_digest: str, candidate_id: str) -> int:
     """How many other candidates the gate refused against this live model.
 
-    Raises:
-        StoreError: a verdict or report on disk is damaged.
+    One whose verdict or report is damaged counts, which makes the gate stricter and never laxer, and is warned of.
     """
     refused = 0
     for path in sorted(store.candidates.glob("[!.]*/verdict.json")):
         if path.parent.is_symlink() or path.parent.name == candidate_id:
             continue
         report = path.with_name("report.json")
-        if not read_json(path)["promote"] and report.is_file():
-            refused += read_json(report)["live_digest"] == live_digest
+        try:
+            if not read_json(path)["promote"] and report.is_file():
+                refused += read_json(report)["live_digest"] == live_digest
+        except (StoreError, KeyError, TypeError) as error:
+            said = "the verdict or the report of candidate %s is damaged and counts as a refused attempt: %r"
+            logger.warning(said, path.parent.name, error)
+            refused += 1
     return refused
 
 

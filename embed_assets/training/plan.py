@@ -7,12 +7,13 @@ from pathlib import Path
 
 import polars as pl
 
+from embed_assets.checkpoints.live import current_id
 from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.layout import read_layout
 from embed_assets.encoder.resolve import ResolvedModel, resolve
 from embed_assets.records import digest_of_json
 from embed_assets.settings import Settings
-from embed_assets.store import Store, read_json
+from embed_assets.store import Store, read_json, read_lines
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob
 from embed_assets.training.recipe import CODE_VERSION, FEW_ROWS, Recipe, derive_recipe, expectation
@@ -151,6 +152,7 @@ def _known(store: Store, job: TrainingJob) -> Reuse | Unchanged | None:
     verdict = store.latest_candidate / "verdict.json"
     if not verdict.is_file():
         return Reuse(reason=f"{said}, which was trained and not judged yet", candidate_id=candidate_id)
-    if read_json(verdict)["promote"] and not store.checkpoint(candidate_id).exists():
+    were_live = {current_id(store), *(event["id"] for event in read_lines(store.history))}
+    if read_json(verdict)["promote"] and candidate_id not in were_live:
         return Reuse(reason=f"{said}, which passed and was never promoted", candidate_id=candidate_id)
     return Unchanged(reason=f"{said}, which was trained and judged", candidate_id=candidate_id)

@@ -1,6 +1,7 @@
 """What is removed to bound the disk, and what never is."""
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -32,8 +33,8 @@ def kept(checkpoints: int = 100, candidates: int = 100) -> RetentionSettings:
     return RetentionSettings(checkpoints=checkpoints, candidates=candidates)
 
 
-def age(path: Path) -> None:
-    long_ago = time.time() - 2 * 86_400
+def age(path: Path, days: float = 2) -> None:
+    long_ago = time.time() - days * 86_400
     os.utime(path, (long_ago, long_ago))
 
 
@@ -125,6 +126,86 @@ def test_folders_of_processes_that_died_go_once_they_are_a_day_old(store: Store)
     age(dead)
     assert prune(store, kept()).unfinished == (dead.name,)
     assert at_work.is_dir() and not dead.exists()
+
+
+def test_weights_half_removed_when_the_process_died_go_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in NIGHTS[:2]:
+        prepare(store, name)
+
+    def power_cut(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(shutil, "rmtree", power_cut)
+        prune(store, kept(candidates=1))
+    hidden = store.candidate(NIGHTS[0]) / ".model.removed"
+    age(hidden)
+    assert prune(store, kept(candidates=1)).unfinished == (hidden.name,)
+    assert not hidden.exists()
+
+
+def test_progress_that_no_night_went_on_from_goes_after_two_days(store: Store) -> None:
+    store.runs.mkdir(parents=True)
+    names = ("progress-0123456789abcdef.safetensors", ".progress-0123456789abcdef.safetensors.x1")
+    for name in (*names, "progress-fedcba9876543210.safetensors"):
+        (store.runs / name).write_bytes(b"adapter")
+    for name in names:
+        age(store.runs / name, days=3)
+    age(store.runs / "progress-fedcba9876543210.safetensors", days=1.1)  # the next night may begin a little later
+    assert sorted(prune(store, kept()).unfinished) == sorted(names)
+    assert [path.name for path in store.runs.iterdir()] == ["progress-fedcba9876543210.safetensors"]
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[]", b"\xff"])
+def test_what_is_served_is_in_doubt_so_no_checkpoint_goes(store: Store, damage: bytes) -> None:
+    nights(store, *NIGHTS[:4])
+    store.live.parent.mkdir()
+    store.live.write_bytes(damage)
+    pruned = prune(store, kept(checkpoints=0, candidates=1))
+    assert checkpoint_ids(store) == NIGHTS[:4]
+    assert pruned.candidates == tuple(NIGHTS[:3]), "what does not depend on it goes"
+    [doubt] = pruned.in_doubt
+    assert doubt.startswith(f"old checkpoints stay: {store.live} is damaged")
+
+
+def test_a_damaged_history_leaves_the_way_back_in_doubt_so_no_checkpoint_goes(store: Store) -> None:
+    nights(store, *NIGHTS[:4])
+    store.history.write_bytes(b"\xff\n" + store.history.read_bytes())
+    [doubt] = prune(store, kept(checkpoints=0)).in_doubt
+    assert doubt.startswith(f"old checkpoints stay: {store.history}, line 1 is damaged")
+    assert checkpoint_ids(store) == NIGHTS[:4]
+
+
+def test_a_damaged_report_leaves_in_doubt_what_it_was_made_on(store: Store) -> None:
+    prepare(store, NIGHTS[0])
+    prepare(store, NIGHTS[1])
+    old = write_benchmark(make_benchmark("old", 20), store.benchmarks)
+    age(old)
+    report = store.candidate(NIGHTS[0]) / "report.json"
+    report.write_text("{")
+    [doubt] = prune(store, kept()).in_doubt
+    assert doubt.startswith(f"old benchmarks stay: {report} is damaged")
+    assert old.is_dir()
+    write_json(store.candidate(NIGHTS[0]) / "verdict.json", {"promote": False})
+    assert refused_attempts(store, "any", NIGHTS[1]) == 1, "and it counts as an attempt"
+
+
+def test_what_cannot_be_removed_is_named_and_the_rest_goes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    nights(store, *NIGHTS[:4])
+    rename = Path.rename
+
+    def busy(path: Path, target: Path) -> Path:
+        if path == store.checkpoint(NIGHTS[0]):
+            raise OSError(16, "Device or resource busy")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    pruned = prune(store, kept(checkpoints=0))
+    assert pruned.checkpoints == (NIGHTS[1],)
+    [doubt] = pruned.in_doubt
+    assert doubt.startswith(f"{store.checkpoint(NIGHTS[0])} cannot be removed: [Errno 16]")
+    assert checkpoint_ids(store) == [NIGHTS[0], *NIGHTS[2:4]]
 
 
 def test_an_empty_store_has_nothing_to_remove(store: Store) -> None:

@@ -17,7 +17,7 @@ from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.load import load_encoder
 from embed_assets.records import query_digest
 from embed_assets.settings import Settings
-from embed_assets.store import Store, StoreError, write_json
+from embed_assets.store import Store, StoreError, append_line, write_json
 from embed_assets.training.candidate import run_job
 from embed_assets.training.curve import read_curve
 from embed_assets.training.errors import TrainingError
@@ -68,7 +68,7 @@ def test_a_night_from_plan_to_candidate_and_the_next_one_trains_nothing(model: P
     write_json(path, job.to_json())
     assert read_job(path) == job
     child = run_child(path)
-    _, errors = child.communicate(timeout=300)
+    _, errors = child.communicate(timeout=500)
     assert child.returncode == 0, errors
 
     folder = filled.candidate(job.candidate_id)
@@ -89,6 +89,13 @@ def test_a_night_from_plan_to_candidate_and_the_next_one_trains_nothing(model: P
     assert again.candidate_id == job.candidate_id
     write_json(folder / "verdict.json", {"promote": False})
     assert isinstance(plan_training(settings, filled), Unchanged)
+    write_json(folder / "verdict.json", {"promote": True})
+    assert isinstance(plan_training(settings, filled), Reuse)
+    filled.checkpoint(job.candidate_id).mkdir(parents=True)
+    assert isinstance(plan_training(settings, filled), Reuse), "the promotion died before it moved the pointer"
+    filled.checkpoint(job.candidate_id).rmdir()
+    append_line(filled.history, {"event": "promotion", "id": job.candidate_id, "from": "base"})
+    assert isinstance(plan_training(settings, filled), Unchanged), "it was live, rolled back and removed"
     assert isinstance(plan_training(settings, filled, force=True), TrainingJob)
     assert isinstance(plan_training(settings_for(model, seed=7), filled), TrainingJob)
     write_json(filled.pairs_manifest, {"pairs_digest": "other", "cutoff": 1234})
@@ -133,13 +140,13 @@ def test_a_terminated_training_leaves_nothing_behind(model: Path, filled: Store)
     write_json(path, job.to_json())
     child = run_child(path)
     curve = Path(job.run_directory) / "curve.jsonl"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 500
     while not (curve.exists() and len(curve.read_text().splitlines()) > 3):
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
     child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=300)
+    child.communicate(timeout=500)
     assert child.returncode == 143
     assert not filled.candidates.exists() or not list(filled.candidates.iterdir())
 
@@ -149,7 +156,7 @@ def test_an_error_is_one_line_and_exit_code_1(model: Path, filled: Store, tmp_pa
     filled.pairs.unlink()
     write_json(tmp_path / "job.json", job.to_json())
     child = run_child(tmp_path / "job.json", EMBED_ASSETS_ERROR_FILE=str(tmp_path / "said"))
-    _, errors = child.communicate(timeout=300)
+    _, errors = child.communicate(timeout=500)
     assert child.returncode == 1
     assert "Traceback" not in errors
     assert f"error: pairs file {filled.pairs} does not exist" in errors
