@@ -3,20 +3,20 @@
 Runs that the schedule or the UI started are not touched: Dagster's run monitoring looks after those.
 """
 
+import os
 import socket
+from pathlib import Path
 
 import dagster as dg
 import psutil
 
 PROCESS_TAG = "embed_assets/process"
 """Tag of a run: machine, process id and when that process began, since ids come back."""
-SAME_START_SECONDS = 2.0
 
 
 def this_process() -> dict[str, str]:
     """Tags that say which process executes a run."""
-    process = psutil.Process()
-    return {PROCESS_TAG: f"{socket.gethostname()} {process.pid} {process.create_time():.1f}"}
+    return {PROCESS_TAG: f"{socket.gethostname()} {os.getpid()} {_began(os.getpid())}"}
 
 
 def end_abandoned_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
@@ -31,9 +31,21 @@ def end_abandoned_runs(instance: dg.DagsterInstance) -> list[dg.DagsterRun]:
 
 def _is_gone(tag: str) -> bool:
     host, process_id, began = tag.split(" ")
-    if host != socket.gethostname():
-        return False
+    return host == socket.gethostname() and _began(int(process_id)) != began
+
+
+def _began(process_id: int) -> str:
+    """When a process began; empty when it is gone, or has died and waits for its parent to take note.
+
+    The kernel's own count where there is one: a time of day is worked out from the time of boot, which moves with
+    the clock. Source: proc_pid_stat(5), fields 3 and 22.
+    """
     try:
-        return bool(abs(psutil.Process(int(process_id)).create_time() - float(began)) > SAME_START_SECONDS)
-    except psutil.NoSuchProcess:
-        return True
+        if Path("/proc/self/stat").exists():
+            stat = Path(f"/proc/{process_id}/stat").read_text(encoding="utf-8", errors="replace")
+            fields = stat.rpartition(")")[2].split()  # from field 3 on: the name before may hold anything
+            return "" if fields[0] in "ZX" else f"tick-{fields[19]}"
+        process = psutil.Process(process_id)
+        return "" if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.1f}"
+    except (FileNotFoundError, ProcessLookupError, psutil.NoSuchProcess):
+        return ""

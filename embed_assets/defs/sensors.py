@@ -8,6 +8,7 @@ import dagster as dg
 
 from embed_assets.alerts import Alert, send_alert
 from embed_assets.defs import metadata
+from embed_assets.defs.abandoned import PROCESS_TAG
 from embed_assets.defs.resources import Project
 
 
@@ -61,6 +62,11 @@ def was_interrupted(instance: dg.DagsterInstance, run_id: str) -> bool:
     return "UNEXPECTED_TERMINATION" in reasons or bool(_events(instance, run_id, dg.DagsterEventType.RUN_CANCELED))
 
 
+def was_ended_by_hand(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
+    """Whether who began the run in a terminal ended it: they know. The end of a scheduled worker is told."""
+    return PROCESS_TAG in run.tags and was_interrupted(instance, run.run_id)
+
+
 def _events(instance: dg.DagsterInstance, run_id: str, kind: dg.DagsterEventType) -> list[dg.DagsterEvent]:
     records = instance.get_records_for_run(run_id, of_type=kind).records
     return [record.event_log_entry.get_dagster_event() for record in records]
@@ -111,6 +117,8 @@ def alert_on_failed_check(context: dg.RunStatusSensorContext, project: Project) 
 
 def _tell(context: dg.RunStatusSensorContext, project: Project, error: str = "") -> None:
     """An alert that cannot be delivered fails the sensor's tick, which the UI shows."""
+    if was_ended_by_hand(context.instance, context.dagster_run):
+        return
     if tell_of_run(context.instance, context.dagster_run, project, error):
         context.log.info(f"told the webhook of run {context.dagster_run.run_id}")
 

@@ -8,6 +8,9 @@ import psutil
 import pytest
 
 from embed_assets.defs.abandoned import PROCESS_TAG, end_abandoned_runs, this_process
+from tests.processes import wait_until_gone
+
+PROGRAM = "from embed_assets.defs.abandoned import *; print(this_process()[PROCESS_TAG], flush=True)"
 
 
 def started(instance: dg.DagsterInstance, tag: str) -> str:
@@ -29,25 +32,45 @@ def _start(run: dg.DagsterRun) -> dg.EventLogEntry:
     )
 
 
-@pytest.mark.parametrize("life", ["dead", "another process of the same id", "alive", "elsewhere", "not ours"])
-def test_only_runs_of_dead_processes_of_this_machine_are_ended(life: str) -> None:
-    ours = this_process()[PROCESS_TAG].split(" ")
-    host, process_id, began = ours
+LIVES = [
+    "dead",
+    "a zombie",
+    "another process of the same id",
+    "alive",
+    "alive and the clock was set",
+    "elsewhere",
+    "not ours",
+]
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_only_runs_of_dead_processes_of_this_machine_are_ended(life: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    host, process_id, began = this_process()[PROCESS_TAG].split(" ")
+    child = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    of_the_child = child.stdout.readline().strip()
+    wait_until_gone(psutil.Process(child.pid))
+    tag = f"{host} {process_id} {began}"
     if life == "dead":
-        child = subprocess.Popen([sys.executable, "-c", "pass"])
-        began = f"{psutil.Process(child.pid).create_time():.1f}"
-        process_id = str(child.pid)
         child.wait()
+    if life in ("dead", "a zombie"):
+        tag = of_the_child
     elif life == "another process of the same id":
-        began = str(float(began) - 100)
+        tag = f"{host} {process_id} {of_the_child.split(' ')[2]}"
+    elif life == "alive and the clock was set":
+        create_time = psutil.Process.create_time
+        monkeypatch.setattr(psutil.Process, "create_time", lambda process: create_time(process) + 100)
     elif life == "elsewhere":
-        host, process_id = "another-machine", "1"
+        tag = f"another-machine 1 {began}"
+    elif life == "not ours":
+        tag = ""
     with dg.instance_for_test() as instance:
-        run_id = started(instance, "" if life == "not ours" else f"{host} {process_id} {began}")
+        run_id = started(instance, tag)
         ended = [run.run_id for run in end_abandoned_runs(instance)]
         run = instance.get_run_by_id(run_id)
+    child.communicate()
     assert run is not None
-    if life in ("dead", "another process of the same id"):
+    if life in ("dead", "a zombie", "another process of the same id"):
         assert (ended, run.status) == ([run_id], dg.DagsterRunStatus.FAILURE)
     else:
         assert (ended, run.status) == ([], dg.DagsterRunStatus.STARTED)

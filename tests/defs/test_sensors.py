@@ -1,12 +1,16 @@
 """Whichever sensor sees a bad run first, people are told of it once."""
 
+import os
+import signal
+
 import dagster as dg
 import pytest
 
 from embed_assets.alerts import Alert, AlertError
 from embed_assets.defs import sensors
+from embed_assets.defs.abandoned import this_process
 from embed_assets.defs.resources import Project
-from embed_assets.defs.sensors import failed_checks, failed_steps, tell_of_run
+from embed_assets.defs.sensors import alert_on_failed_run, failed_checks, failed_steps, tell_of_run, was_interrupted
 
 
 @dg.asset
@@ -27,6 +31,12 @@ def readable() -> dg.AssetCheckResult:
 @dg.asset
 def broken() -> None:
     raise dg.Failure(description="the disk is full")
+
+
+@dg.asset
+def interrupted() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+    raise AssertionError("the signal came too late")
 
 
 @pytest.fixture
@@ -66,6 +76,28 @@ def test_a_failed_step_is_told_with_what_it_said(told: list[Alert]) -> None:
         assert failed_steps(instance, result.run_id) == ["broken: the disk is full"]
         assert tell_of_run(instance, result.dagster_run, Project(), "the run failed")
     assert told[0].error == "broken: the disk is full"
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_run_ended_in_the_terminal_is_not_told_by_the_sensor_and_a_worker_of_the_schedule_is(
+    told: list[Alert], by_hand: bool
+) -> None:
+    with dg.instance_for_test() as instance:
+        cursor = tick(instance, None)
+        tags = this_process() if by_hand else {}
+        dg.materialize([interrupted], instance=instance, raise_on_error=False, tags=tags)
+        [run] = instance.get_runs()
+        assert run.status == dg.DagsterRunStatus.FAILURE, "so that the sensor is asked"
+        assert was_interrupted(instance, run.run_id)
+        tick(instance, cursor)
+    assert [alert.run_id for alert in told] == ([] if by_hand else [run.run_id])
+
+
+def tick(instance: dg.DagsterInstance, cursor: str | None) -> str | None:
+    """One evaluation by Dagster's own code, as the daemon makes it."""
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"project": Project()})
+    with context:
+        return alert_on_failed_run.evaluate_tick(context).cursor
 
 
 def test_a_good_run_is_not_told(told: list[Alert]) -> None:
