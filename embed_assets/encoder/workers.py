@@ -48,6 +48,7 @@ def _started(count: int) -> ThreadPoolExecutor:
     meeting = threading.Barrier(count + 1)
 
     def begin() -> None:
+        torch.get_num_threads()  # a thread's first question overwrites its number by the last one set anywhere
         torch.set_num_threads(1)
         meeting.wait()
 
