@@ -16,7 +16,7 @@ from embed_assets.snippets.languages import BY_NAME
 from embed_assets.snippets.names import first_child
 from embed_assets.snippets.syntax import Item, definitions_in
 
-EXTRACTOR_VERSION = "2"
+EXTRACTOR_VERSION = "3"
 """Part of the cache's key: raise it whenever the same file yields other definitions."""
 MAX_SIGNATURE = 500
 

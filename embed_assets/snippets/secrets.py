@@ -34,9 +34,14 @@ BASE64_ENTROPY_BITS = 4.5
 HEX_ENTROPY_BITS = 3.0
 """Limits of detect-secrets' own defaults, in bits per character."""
 _LOOKUP = re.compile(
-    r"[${}<>()/\\ ]|\.\.|^[a-z]+([._-][a-z]+)*$|^[A-Z]+(_[A-Z]+)*$|example|test|dummy|fake|changeme", re.IGNORECASE
+    r"[${}<>()\\ ]|://|\.\.|^(?:\./|~)|^[a-z]+([._-][a-z]+)*$|^[A-Z]+(_[A-Z]+)*$|example|test|dummy|fake|changeme",
+    re.IGNORECASE,
 )
-"""A path, a template, a name in words, or a confessed placeholder: no secret."""
+"""A URL, a template, a name in words, or a confessed placeholder: no secret."""
+_WORD = r"(?:(?:[a-z]+|[A-Z][a-z]+|[A-Z]+)(?:[A-Z][a-z]+)*\d{0,4}|\d{1,4})"
+_STEP = re.compile(rf"[:@.*%]?{_WORD}(?:[-_.+:]{_WORD})*")
+"""What a path holds between its slashes: plain words. A slash alone tells nothing, as half of all base64 texts of 32
+random bytes hold one."""
 _PLACEHOLDER = re.compile(
     r"[${}<>%*]|^.{0,3}$|^(?:.*_)?(?:my|your|some|the)?[-_]?(?:pass|passwd|password|passphrase|pw|pwd|secret|user|username|"
     r"postgres|mysql|root|admin|guest|test|tests|example|token|hunter2|foo|bar|baz|changeme)[\d_!]*$",
@@ -84,7 +89,7 @@ def without_addresses(text: str) -> str:
 
 
 def _random(value: str) -> bool:
-    if _LOOKUP.search(value):
+    if _LOOKUP.search(value) or _is_path(value):
         return False
     base64, hexadecimal = _entropies()
     if re.fullmatch(r"[0-9a-fA-F-]+", value):
@@ -93,6 +98,10 @@ def _random(value: str) -> bool:
     # Entropy cannot exceed the logarithm of the length: below 32 characters the limit follows it.
     limit = min(BASE64_ENTROPY_BITS, 3.5 + (len(value) - 16) / 16)
     return mixed and bool(base64.calculate_shannon_entropy(value) > limit)
+
+
+def _is_path(value: str) -> bool:
+    return "/" in value and all(_STEP.fullmatch(step) for step in value.strip("/").split("/"))
 
 
 @functools.cache

@@ -3,7 +3,9 @@
 The secrets are put together at run time: no scanner shall find them in this file.
 """
 
+import base64
 import json
+import random
 
 import pytest
 
@@ -24,6 +26,8 @@ SECRETS = {
     + "dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
     "url": "postgres://shop:" + RANDOM[:14] + "@db.internal/shop",
     "assigned": f'API_KEY = "{RANDOM}"',
+    "base64": f'API_KEY = "{RANDOM[:10]}/{RANDOM[10:19]}/{RANDOM[19:]}Kp4Wz6Tn+Q="',
+    "base64_from_a_slash": f'API_KEY = "/{RANDOM}{RANDOM[5:12]}+x4="',
     "argument": f"connect(password='{RANDOM}')",
     "json": f'{{"client_secret": "{RANDOM}"}}',
     "typed": f'const token: string = "{RANDOM}"',
@@ -69,6 +73,22 @@ def test_secrets_are_found_inside_string_literals(kind: str) -> None:
 )
 def test_honest_code_stays(text: str) -> None:
     assert not holds_secret(text)
+
+
+def test_random_bytes_are_found_and_paths_are_not() -> None:
+    """Half of all base64 texts of 32 bytes hold a slash, and every path does."""
+    chance = random.Random(0)
+    keys = [base64.b64encode(chance.randbytes(32)).decode() for _ in range(400)]
+    assert sum("/" in key for key in keys) > 150
+    assert sum(not holds_secret(f'API_KEY = "{key}"') for key in keys) <= 2, "a text may repeat letters by chance"
+    for path in (
+        "/v1/OAuth2/tokenByKey",
+        "config/Jwt/publicKeys4.xml",
+        "./Qz4/xKey_public.md",
+        "~/Qz4/xKey_public.md",
+        "https://login.engine.dev/OAuth2/Authorize?client=Q7x",
+    ):
+        assert not holds_secret(f'access_token = "{path}"'), path
 
 
 def test_addresses_go_and_code_that_looks_like_one_stays() -> None:
