@@ -17,7 +17,7 @@ from embed_assets.evaluation.benchmark import write_benchmark
 from embed_assets.pairs.calls import proposals_of_callers, proposals_of_tests
 from embed_assets.pairs.changes import CHANGES_VERSION
 from embed_assets.pairs.corpus import Corpus, corpus_of
-from embed_assets.pairs.external import read_external
+from embed_assets.pairs.external import LEAST_QUERIES, read_external
 from embed_assets.pairs.guard import build_guard
 from embed_assets.pairs.manifest import (
     LEARNT_FILE,
@@ -170,7 +170,8 @@ def _write(
 def _guard(night: Night, training: list[Proposal], sketches: Sketches) -> Benchmark:
     pairs = night.settings.pairs
     if pairs.guard_set is not None:
-        return read_external(pairs.guard_set, training, sketches, name="guard")
+        least = max(LEAST_QUERIES, night.settings.gate.minimum_queries)
+        return read_external(pairs.guard_set, training, sketches, name="guard", least=least)
     return build_guard(training, sketches, night.store.pairs_dir / "guard", queries=pairs.guard_queries)
 
 

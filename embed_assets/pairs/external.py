@@ -21,11 +21,16 @@ LEAST_QUERIES = 20
 """A set of fewer says nothing."""
 
 
-def read_external(folder: Path, training: Sequence[Proposal], sketches: Sketches, *, name: str = "") -> Benchmark:
+def read_external(
+    folder: Path, training: Sequence[Proposal], sketches: Sketches, *, name: str = "", least: int = LEAST_QUERIES
+) -> Benchmark:
     """The set in `folder` without what resembles `training` (validation included); called `name`, else as the folder.
 
+    Args:
+        least: queries that must be left. A guard needs as many as the gate asks for, or every night is refused.
+
     Raises:
-        PairsError: the folder is none in BEIR's format, or fewer than 20 queries are left.
+        PairsError: the folder is none in BEIR's format, or fewer than `least` queries are left.
     """
     try:
         found = import_beir(folder, name=name)
@@ -53,10 +58,10 @@ def read_external(folder: Path, training: Sequence[Proposal], sketches: Sketches
         & (pl.col("relevant").list.set_intersection(pl.lit(sorted(learnt), dtype=pl.List(pl.String))).list.len() == 0)
     )
     queries = kept.drop("place")
-    if queries.height < LEAST_QUERIES:
+    if queries.height < least:
         raise PairsError(
-            f"external set {folder}: {queries.height} of {found.queries.height} queries are left once what resembles "
-            f"the training rows is gone; at least {LEAST_QUERIES} are needed"
+            f"{name or 'external'} set {folder}: {queries.height} of {found.queries.height} queries are left once what "
+            f"resembles the training rows is gone; at least {least} are needed"
         )
     digest = Benchmark.digest_for(found.corpus, queries, cutoff=0)
     return Benchmark(name=found.name, digest=digest, cutoff=0, corpus=found.corpus, queries=queries)

@@ -61,19 +61,29 @@ def test_a_set_that_says_nothing_and_a_folder_that_is_none_are_refused(tmp_path:
         read_external(tmp_path / "absent", [], Sketches())
 
 
+def test_a_guard_that_the_gate_would_refuse_every_night_is_refused_at_once(
+    written: WrittenHistory, store: Store, tmp_path: Path
+) -> None:
+    Shop(written).go_on(60)
+    settings = settings_for(written.path, guard_set=str(a_set(tmp_path / "wheels", 40)))
+    assert settings.gate.minimum_queries == 50
+    with pytest.raises(PairsError, match=r"guard set .*wheels: 40 of 40 queries are left .* at least 50"):
+        build_pairs(settings, store)
+
+
 def test_a_night_freezes_and_links_the_sets_and_forgets_those_no_longer_named(
     written: WrittenHistory, store: Store, tmp_path: Path
 ) -> None:
     Shop(written).go_on(60)
-    gears, wheels = a_set(tmp_path / "gears"), a_set(tmp_path / "wheels", 40)
+    gears, wheels = a_set(tmp_path / "gears"), a_set(tmp_path / "wheels", 60)
     first = build_pairs(settings_for(written.path, external_sets=[str(gears), str(wheels)]), store)
     assert [link.name for link in store.external_benchmarks] == ["external-gears", "external-wheels"]
     found = read_benchmark(store.external_benchmark("wheels"))
-    assert found.queries.height == found.corpus.height == 40
+    assert found.queries.height == found.corpus.height == 60
     assert [task.name for task in external_tasks(found)] == ["external_wheels"]
     again = build_pairs(settings_for(written.path, external_sets=[str(gears)], guard_set=str(wheels)), store)
     assert [link.name for link in store.external_benchmarks] == ["external-gears"]
-    assert again.guard_queries == 40
+    assert again.guard_queries == 60
     assert (again.pairs_digest, again.benchmark_digest) == (first.pairs_digest, first.benchmark_digest)
 
 
