@@ -33,7 +33,7 @@ from embed_assets.evaluation.benchmark import read_benchmark  # noqa: E402
 from embed_assets.pairs.build import build_pairs  # noqa: E402
 from embed_assets.pairs.leakage import find_leaks  # noqa: E402
 from embed_assets.settings import Settings  # noqa: E402
-from embed_assets.store import Store  # noqa: E402
+from embed_assets.store import Store, read_json  # noqa: E402
 
 DEFAULT = ("networkx=package:networkx",)
 STEPS = ("first", "second", "facts")
@@ -58,7 +58,7 @@ def facts(name: str, source: str, data: Path) -> dict[str, Any]:
     leaks = [
         leak.line
         for link in (store.current_benchmark, store.guard_benchmark)
-        for leak in find_leaks(pairs, read_benchmark(link))
+        for leak in find_leaks(pairs, read_benchmark(link), read_json(store.pairs_copies))
     ]
     seconds = time.monotonic() - started
     by_source = {

@@ -12,6 +12,7 @@ data/
     train.jsonl validation.jsonl test.jsonl
     pairs.json                cut-off, counts, dropped by reason, digests
     splits.json               the sticky cut-off T
+    copies.json               definition_id of every copy -> the document that stands for it
   benchmarks/DIGEST/          corpus.parquet queries.parquet qrels.tsv benchmark.json (written last)
   benchmarks/current          relative link: the benchmark of the latest pairs
   benchmarks/guard            relative link: the guard against forgetting
@@ -98,6 +99,10 @@ class Store:
     @property
     def pairs_manifest(self) -> Path:
         return self.pairs_dir / "pairs.json"
+
+    @property
+    def pairs_copies(self) -> Path:
+        return self.pairs_dir / "copies.json"
 
     @property
     def splits(self) -> Path:

@@ -15,6 +15,7 @@ from embed_assets.pairs.leakage import find_leaks, lineage_leaks, summary
 from embed_assets.pairs.manifest import learnt_queries
 from embed_assets.serving.client import find_service
 from embed_assets.snippets.collect import read_manifest
+from embed_assets.store import read_json
 
 GATE = {
     "recall_beats_live": "On held-out queries the candidate finds code better than the live model, beyond chance.",
@@ -42,11 +43,11 @@ def repositories_readable(project: Project) -> dg.AssetCheckResult:
 )
 def no_leakage(project: Project) -> dg.AssetCheckResult:
     store = project.store
-    pairs = pl.read_parquet(store.pairs)
+    pairs, copies = pl.read_parquet(store.pairs), read_json(store.pairs_copies)
     leaks = [
         leak
         for link in (store.current_benchmark, store.guard_benchmark, *store.external_benchmarks)
-        for leak in find_leaks(pairs, read_benchmark(link))
+        for leak in find_leaks(pairs, read_benchmark(link), copies)
     ]
     leaks += lineage_leaks(read_benchmark(store.current_benchmark), query_digests=learnt_queries(store), cutoff=0)
     counted = ", ".join(f"{count} {kind}" for kind, count in summary(leaks).items())

@@ -41,7 +41,7 @@ from embed_assets.pairs.sources import (
     docstring_proposals,
     issue_proposals,
 )
-from embed_assets.pairs.tables import benchmark_of, pair_rows, write_json_lines
+from embed_assets.pairs.tables import benchmark_of, copies_of, pair_rows, write_json_lines
 from embed_assets.pairs.written import written_proposals
 from embed_assets.records import Benchmark, digest_of, digest_of_json, query_digest
 from embed_assets.settings import RepositorySettings, Settings
@@ -49,7 +49,7 @@ from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.repositories import Source
 from embed_assets.store import Store, StoreError, file_sha256, point_link, write_file, write_json, write_text
 
-PAIRS_VERSION = "4"
+PAIRS_VERSION = "5"
 """Raise it whenever the same repositories would yield other pairs: the next night builds them anew."""
 EXAMPLES = 12
 SOURCES = ("docstring", "commit", "issue", "written", "test", "caller")
@@ -144,7 +144,7 @@ def _write(
     with night.step("separation"):
         learnt = learnt_queries(store)
         merged = merge_repeated(without_learnt(proposals, learnt, night.dropped), night.dropped)
-        kept = _newest(night, separate(merged, sketches, night.dropped))
+        kept = _newest(night, separate(merged, corpus, sketches, night.dropped))
     with night.step("negatives"):
         pairs = pair_rows(kept, corpus, sketches, hard_negatives=night.settings.pairs.hard_negatives)
     if not pairs.filter(pl.col("split") == "train").height:
@@ -158,6 +158,7 @@ def _write(
     with night.step("write"):
         _remember(store, learnt, pairs)
         write_file(store.pairs, pairs.write_parquet)
+        write_json(store.pairs_copies, copies_of(corpus))
         write_json_lines(pairs, corpus, store.pairs_dir)
         point_link(store.current_benchmark, write_benchmark(benchmark, store.benchmarks))
         point_link(store.guard_benchmark, write_benchmark(guard, store.benchmarks))
@@ -243,7 +244,8 @@ def _unchanged(night: Night, inputs: str) -> PairsManifest | None:
     A repository that broke off while it was read is tried again: what was missing may be there now.
     """
     store = night.store
-    paths = [store.pairs_manifest, store.pairs, store.splits, store.current_benchmark, store.guard_benchmark]
+    paths = [store.pairs_manifest, store.pairs, store.pairs_copies, store.splits]
+    paths += [store.current_benchmark, store.guard_benchmark]
     paths += [store.external_benchmark(folder.name) for folder in night.settings.pairs.external_sets]
     if not all(path.exists() for path in paths):
         return None

@@ -46,9 +46,17 @@ class Corpus:
     def representative(self, function: Function) -> Function:
         return self.functions[self.representatives[function.snippet_id]]
 
+    def copies(self, function: Function) -> list[Function]:
+        """Every function of the trees with this one's content, itself among them where it is there."""
+        return self._by_content.get(function.snippet_id, [])
+
     def documents(self) -> list[Function]:
         """One function for each content, by id."""
         return sorted((self.functions[found] for found in self.representatives.values()), key=lambda f: f.definition_id)
+
+    @cached_property
+    def _by_content(self) -> dict[str, list[Function]]:
+        return _grouped(self.functions.values(), lambda function: function.snippet_id)
 
     @cached_property
     def by_file(self) -> dict[tuple[str, str], list[Function]]:

@@ -45,15 +45,17 @@ class Leak:
         return f"{self.kind} ({self.similarity:.2f}) in {self.benchmark}: {self.learnt!r} ~ {self.held_out!r}"
 
 
-def find_leaks(pairs: pl.DataFrame, benchmark: Benchmark) -> list[Leak]:
+def find_leaks(pairs: pl.DataFrame, benchmark: Benchmark, copies: Mapping[str, str]) -> list[Leak]:
     """Everything of the train and validation rows that `benchmark` judges by; empty when the sides are apart.
 
     Args:
         pairs: schema PAIR_SCHEMA, all splits.
         benchmark: the test side, or the guard.
+        copies: definition_id -> the document that stands for it (`tables.copies_of`): who asks for a document asks
+            for every copy of it, in any version.
     """
     learnt = pairs.filter(pl.col("split") != "test")
-    return [*_query_leaks(learnt, benchmark), *_answer_leaks(learnt, benchmark)]
+    return [*_query_leaks(learnt, benchmark), *_answer_leaks(learnt, benchmark, copies)]
 
 
 def lineage_leaks(benchmark: Benchmark, *, query_digests: Collection[str], cutoff: int) -> list[Leak]:
@@ -117,13 +119,13 @@ def _query_leaks(learnt: pl.DataFrame, benchmark: Benchmark) -> Iterator[Leak]:
             )
 
 
-def _answer_leaks(learnt: pl.DataFrame, benchmark: Benchmark) -> Iterator[Leak]:
+def _answer_leaks(learnt: pl.DataFrame, benchmark: Benchmark, copies: Mapping[str, str]) -> Iterator[Leak]:
     asked = _asked_documents(benchmark)
     rows = learnt.unique("positive", keep="first", maintain_order=True)
     positives, pair_ids = rows["positive"].to_list(), rows["pair_id"].to_list()
     for definition_id, pair_id, positive in learnt.select("definition_id", "pair_id", "positive").iter_rows():
-        if definition_id in asked:
-            query_id, text = asked[definition_id]
+        if (document := asked.get(copies.get(definition_id, definition_id))) is not None:
+            query_id, text = document
             yield _leak("definition", benchmark, query_id, pair_id, 1.0, positive, text)
     contents = {_squeezed(text): (query_id, text) for query_id, text in asked.values()}
     for positive, pair_id in zip(positives, pair_ids, strict=True):

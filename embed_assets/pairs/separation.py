@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from embed_assets.pairs.corpus import Function
+from embed_assets.pairs.corpus import Corpus, Function
 from embed_assets.pairs.near_duplicates import Shingles, code_shingles, near_pairs, query_shingles
 from embed_assets.pairs.sources import MOST_ANSWERS, Proposal
 from embed_assets.records import Split, query_digest
@@ -67,21 +67,29 @@ def without_learnt(proposals: Iterable[Proposal], learnt: Collection[str], dropp
     return kept
 
 
-def separate(proposals: Iterable[Proposal], sketches: Sketches, dropped: Counter[str]) -> list[Proposal]:
+def separate(
+    proposals: Iterable[Proposal], corpus: Corpus, sketches: Sketches, dropped: Counter[str]
+) -> list[Proposal]:
     """Drops from each side what stands too near to a side that wins over it.
 
-    Nothing of the test side is learnt, neither query nor function. Validation only says when to stop: it keeps its
-    queries to itself, and asks for functions that training knows, as people will.
+    Nothing of the test side is learnt, neither query nor function; an answer that stands for copies asks for each of
+    them, so that no other version of a copy is learnt either. Validation only says when to stop: it keeps its queries
+    to itself, and asks for functions that training knows, as people will.
     """
     sides: dict[Split, list[Proposal]] = {"test": [], "validation": [], "train": []}
     for proposal in proposals:
         sides[proposal.split].append(proposal)
     sides["test"] = _sparing(sides["test"], [*sides["validation"], *sides["train"]], dropped)
-    sides["validation"] = _apart(sides["validation"], sides["test"], sketches, "leaks_into_test", dropped)
-    sides["train"] = _apart(sides["train"], sides["test"], sketches, "leaks_into_test", dropped)
+    test = [replace(proposal, answers=_with_copies(proposal.answers, corpus)) for proposal in sides["test"]]
+    sides["validation"] = _apart(sides["validation"], test, sketches, "leaks_into_test", dropped)
+    sides["train"] = _apart(sides["train"], test, sketches, "leaks_into_test", dropped)
     validation = [replace(proposal, answers=()) for proposal in sides["validation"]]
     sides["train"] = _apart(sides["train"], validation, sketches, "leaks_into_validation", dropped)
     return [*sides["train"], *sides["validation"], *sides["test"]]
+
+
+def _with_copies(answers: Sequence[Function], corpus: Corpus) -> tuple[Function, ...]:
+    return (*answers, *(copy for answer in answers for copy in corpus.copies(answer)))
 
 
 def _sparing(winning: Sequence[Proposal], losing: Sequence[Proposal], dropped: Counter[str]) -> list[Proposal]:

@@ -65,6 +65,14 @@ def benchmark_of(test: Sequence[Proposal], corpus: Corpus, cutoff: int) -> Bench
     )
 
 
+def copies_of(corpus: Corpus) -> dict[str, str]:
+    """definition_id of every copy -> definition_id of the document that stands for it."""
+    documents = {
+        definition_id: corpus.representatives[one.snippet_id] for definition_id, one in corpus.functions.items()
+    }
+    return {definition_id: document for definition_id, document in documents.items() if document != definition_id}
+
+
 def write_json_lines(pairs: pl.DataFrame, corpus: Corpus, folder: Path) -> None:
     """`train.jsonl`, `validation.jsonl`, `test.jsonl` as sentence-transformers loads them.
 

@@ -41,7 +41,8 @@ def test_a_night_writes_pairs_benchmark_guard_and_manifest(shop: Shop, store: St
     assert benchmark.corpus.height == manifest.corpus == 6 * MODULES
     assert general.queries.height == 200 and general.corpus.height == 400
     assert read_manifest(store) == manifest == PairsManifest.from_json(json.loads(json.dumps(manifest.to_json())))
-    assert find_leaks(pairs, benchmark) == [] and find_leaks(pairs, general) == []
+    copies = read_json(store.pairs_copies)
+    assert find_leaks(pairs, benchmark, copies) == [] and find_leaks(pairs, general, copies) == []
     assert manifest.examples and manifest.dropped["commit_initial"] == 1
     assert any("cannot be told from chance" in note for note in manifest.notes)
 
@@ -146,7 +147,7 @@ def test_over_many_nights_nothing_learnt_is_ever_judged_on(shop: Shop, store: St
         assert learnt_queries(store) >= learnt
         assert lineage_leaks(benchmark, query_digests=learnt_queries(store), cutoff=0) == []
         pairs = pl.read_parquet(store.pairs)
-        assert find_leaks(pairs, benchmark) == []
+        assert find_leaks(pairs, benchmark, read_json(store.pairs_copies)) == []
         learnt |= {query_digest(query) for query in pairs.filter(pl.col("split") == "train")["query"].to_list()}
         cutoffs.append(manifest.cutoff)
         benchmarks.add(manifest.benchmark_digest)
@@ -164,7 +165,10 @@ def test_a_package_has_no_past_and_is_divided_by_file(store: Store) -> None:
     pairs = pl.read_parquet(store.pairs)
     by_side = pairs.group_by("group_id").agg(pl.col("split").n_unique())
     assert by_side["split"].max() == 1
-    assert find_leaks(pairs, read_benchmark(store.current_benchmark)) == []
+    copies = read_json(store.pairs_copies)
+    assert len(copies) == manifest.duplicates > 0
+    assert set(copies.values()) <= set(read_benchmark(store.current_benchmark).corpus["document_id"].to_list())
+    assert find_leaks(pairs, read_benchmark(store.current_benchmark), copies) == []
 
 
 def test_the_newest_rows_are_kept_when_there_are_too_many(shop: Shop, store: Store) -> None:

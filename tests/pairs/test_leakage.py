@@ -49,7 +49,7 @@ OTHER_QUERY, OTHER_CODE = "count the rows of a table", "a.py other\ndef other():
 
 
 def test_apart_is_apart() -> None:
-    assert find_leaks(a_pair(OTHER_QUERY, OTHER_CODE), a_benchmark()) == []
+    assert find_leaks(a_pair(OTHER_QUERY, OTHER_CODE), a_benchmark(), {}) == []
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -64,7 +64,7 @@ def test_apart_is_apart() -> None:
     ],
 )
 def test_every_kind_of_leak_is_found(query: str, positive: str, definition_id: str, kind: str, split: str) -> None:
-    leaks = find_leaks(a_pair(query, positive, definition_id, split), a_benchmark())
+    leaks = find_leaks(a_pair(query, positive, definition_id, split), a_benchmark(), {})
     assert summary(leaks) == {kind: 1}
     [leak] = leaks
     assert (leak.query_id, leak.pair_id, leak.benchmark) == ("q", "p", "test")
@@ -73,7 +73,9 @@ def test_every_kind_of_leak_is_found(query: str, positive: str, definition_id: s
 
 
 def test_the_rows_of_the_test_side_are_no_leak() -> None:
-    assert find_leaks(a_pair("retry failed webhooks after a timeout", JUDGED, "judged", "test"), a_benchmark()) == []
+    assert (
+        find_leaks(a_pair("retry failed webhooks after a timeout", JUDGED, "judged", "test"), a_benchmark(), {}) == []
+    )
 
 
 def test_the_join_is_exact() -> None:
@@ -97,5 +99,5 @@ def test_a_lineage_that_learnt_a_test_query_or_came_later_is_named() -> None:
 
 
 def test_long_texts_are_shortened_in_messages() -> None:
-    leaks: list[Leak] = find_leaks(a_pair(OTHER_QUERY, JUDGED * 5, "judged"), a_benchmark())
+    leaks: list[Leak] = find_leaks(a_pair(OTHER_QUERY, JUDGED * 5, "judged"), a_benchmark(), {})
     assert all(len(leak.line) < 500 for leak in leaks)

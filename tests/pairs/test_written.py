@@ -13,7 +13,7 @@ from embed_assets.pairs.manifest import PairsError
 from embed_assets.pairs.written import Issue, issue_query, matching, read_issues
 from embed_assets.settings import Settings
 from embed_assets.snippets.git_source import GitSource
-from embed_assets.store import Store
+from embed_assets.store import Store, read_json
 from tests.pairs.shop import Shop, settings_for
 from tests.pairs.written_history import WrittenHistory
 
@@ -99,7 +99,7 @@ def test_issues_ask_for_what_their_commits_changed(written: WrittenHistory, stor
     assert manifest.dropped["issue_commit_unknown"] == 1
     benchmark = read_benchmark(store.current_benchmark)
     assert manifest.test_queries["issue"] == 1
-    assert find_leaks(pl.read_parquet(store.pairs), benchmark) == []
+    assert find_leaks(pl.read_parquet(store.pairs), benchmark, read_json(store.pairs_copies)) == []
 
 
 @pytest.mark.usefixtures("small_guard")

@@ -71,9 +71,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     table, _ = snippets_at(source, Store(tmp_path_factory.mktemp("store")))
     corpus, sketches, dropped = corpus_of([table]), Sketches(), Counter[str]()
     sides = Sides(test_shares={"networkx": 0.3})
-    kept = separate(merge_repeated(docstring_proposals(corpus, sides, dropped), dropped), sketches, dropped)
+    kept = separate(merge_repeated(docstring_proposals(corpus, sides, dropped), dropped), corpus, sketches, dropped)
     benchmark = benchmark_of([proposal for proposal in kept if proposal.split == "test"], corpus, 0)
-    pairs = pair_rows(kept, corpus, sketches, hard_negatives=0).filter(pl.col("split") == "train").head(ROWS)
+    pairs = (
+        pair_rows(kept, corpus, sketches, hard_negatives=0).filter(pl.col("split") == "train").head(ROWS)
+    )
     return Package(pairs, benchmark, tasks_of(benchmark)[0])
 
 
