@@ -31,6 +31,7 @@ from embed_assets.pairs.manifest import (
     provable_gain,
     read_manifest,
 )
+from embed_assets.pairs.negatives import held_out_contents
 from embed_assets.pairs.reading import Night, ReadRepository, open_all, trees_at, with_histories
 from embed_assets.pairs.separation import Sketches, merge_repeated, separate, without_learnt
 from embed_assets.pairs.sides import Sides, decide_files, decide_sides, read_sides, write_sides
@@ -146,7 +147,8 @@ def _write(
         merged = merge_repeated(without_learnt(proposals, learnt, night.dropped), night.dropped)
         kept = _newest(night, separate(merged, corpus, sketches, night.dropped))
     with night.step("negatives"):
-        pairs = pair_rows(kept, corpus, sketches, hard_negatives=night.settings.pairs.hard_negatives)
+        held_out, most = held_out_contents(kept, corpus, sketches), night.settings.pairs.hard_negatives
+        pairs = pair_rows(kept, corpus, sketches, hard_negatives=most, held_out=held_out)
     if not pairs.filter(pl.col("split") == "train").height:
         raise PairsError(_why_none(night, corpus))
     with night.step("benchmark"):
@@ -159,7 +161,7 @@ def _write(
         _remember(store, learnt, pairs)
         write_file(store.pairs, pairs.write_parquet)
         write_json(store.pairs_copies, copies_of(corpus))
-        write_json_lines(pairs, corpus, store.pairs_dir)
+        write_json_lines(pairs, corpus, sketches, store.pairs_dir, held_out=held_out)
         point_link(store.current_benchmark, write_benchmark(benchmark, store.benchmarks))
         point_link(store.guard_benchmark, write_benchmark(guard, store.benchmarks))
         _link_external(store, external)

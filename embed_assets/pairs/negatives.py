@@ -1,14 +1,14 @@
 """Hard negatives without a model: what stands beside the answer in its file and answers something else.
 
 They cost nothing, exist on the first night, and raised reciprocal rank by two points in experiments. Where the file
-holds too few, BM25 finds functions that share the query's words; alone, those did not help. The ones that a model
-confuses are mined later (`training.mining`), when there is a model to ask.
+holds too few, BM25 finds functions that share the query's words; alone, those did not help. None are mined with the
+base model: on average that brought nothing (docs/experiments.md).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from embed_assets.pairs.corpus import Corpus, Function
-from embed_assets.pairs.near_duplicates import THRESHOLD, jaccard
+from embed_assets.pairs.near_duplicates import THRESHOLD, jaccard, near_pairs
 from embed_assets.pairs.separation import Sketches
 from embed_assets.pairs.sources import Proposal
 from embed_assets.records import digest_of
@@ -16,10 +16,23 @@ from embed_assets.retrieval.bm25 import BM25
 from embed_assets.retrieval.negatives import NO_DOCUMENT, mine_lexical_negatives
 
 NEAR_ONES = 4
-"""More are mined than wanted, in case some are near-duplicates of the answer."""
+"""More are mined than wanted, in case some are near-duplicates of an answer."""
 
 Row = tuple[Proposal, Function]
 """A query and one of its answers."""
+
+
+def held_out_contents(proposals: Iterable[Proposal], corpus: Corpus, sketches: Sketches) -> frozenset[str]:
+    """snippet_ids of what judges the model: the answers of the test side, and functions that nearly are one."""
+    answers = {
+        answer.snippet_id: answer for proposal in proposals if proposal.split == "test" for answer in proposal.answers
+    }
+    documents = corpus.documents()
+    near = near_pairs(
+        [sketches.of_code(answer) for answer in answers.values()],
+        [sketches.of_code(document) for document in documents],
+    )
+    return frozenset([*answers, *(documents[place].snippet_id for _, place, _ in near)])
 
 
 def hard_negatives(
@@ -27,8 +40,8 @@ def hard_negatives(
 ) -> list[tuple[str, ...]]:
     """Embedded texts of at most `most` functions for each row: first of the answer's file, then by BM25.
 
-    Left out: other answers of the query, near-duplicates of the answer, and `held_out` (snippet_ids that judge the
-    model), so that nothing of the test side is seen in training, not even as a negative.
+    Left out: answers of the query and near-duplicates of them, and `held_out` (`held_out_contents`), so that nothing of
+    the test side is seen in training, not even as a negative.
     """
     found = [_of_the_file(row, corpus, sketches, most, held_out) if most else {} for row in rows]
     short = [place for place, negatives in enumerate(found) if len(negatives) < most]
@@ -61,14 +74,12 @@ def _by_words(rows: Sequence[Row], corpus: Corpus, most: int, held_out: Collecti
     place_of = {function.text: place for place, function in enumerate(documents)}
     gone = dict.fromkeys(answer.text for _, answer in rows if answer.text not in place_of)
     place_of |= {text: len(documents) + place for place, text in enumerate(gone)}
-    past = list(range(len(documents), len(place_of)))
+    past = range(len(documents), len(place_of))
     judged = [place for place, function in enumerate(documents) if function.snippet_id in held_out]
     by_definition = {function.definition_id: place for place, function in enumerate(documents)}
     by_content = {function.snippet_id: place for place, function in enumerate(documents)}
     excluded = [
         [
-            *past,
-            *judged,
             *(by_definition[one.definition_id] for one in proposal.answers if one.definition_id in by_definition),
             *(by_content[one.snippet_id] for one in proposal.answers if one.snippet_id in by_content),
         ]
@@ -80,16 +91,18 @@ def _by_words(rows: Sequence[Row], corpus: Corpus, most: int, held_out: Collecti
         [place_of[answer.text] for _, answer in rows],
         excluded,
         count=most + NEAR_ONES,
+        never=[*past, *judged],
     )
     return [[documents[place] for place in places if place != NO_DOCUMENT] for places in mined.tolist()]
 
 
 def _take(taken: dict[str, Function], candidates: Sequence[Function], row: Row, sketches: Sketches, most: int) -> None:
-    """Adds candidates unlike the answer, by content, until there are `most`."""
+    """Adds candidates unlike every answer of the query, by content, until there are `most`."""
+    answers = [sketches.of_code(answer) for answer in row[0].answers]
     for function in candidates:
         if len(taken) == most:
             break
-        if jaccard(sketches.of_code(function), sketches.of_code(row[1])) < THRESHOLD:
+        if all(jaccard(sketches.of_code(function), answer) < THRESHOLD for answer in answers):
             taken.setdefault(function.snippet_id, function)
 
 

@@ -4,13 +4,15 @@ Knows the schemas; decides nothing any more.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from embed_assets.pairs.corpus import Corpus, Function
+from embed_assets.pairs.near_duplicates import THRESHOLD, code_shingles, jaccard
 from embed_assets.pairs.negatives import hard_negatives as negatives_of
 from embed_assets.pairs.separation import Sketches
 from embed_assets.pairs.sources import Proposal
@@ -20,10 +22,17 @@ from embed_assets.store import write_text
 
 
 def pair_rows(
-    proposals: Sequence[Proposal], corpus: Corpus, sketches: Sketches, *, hard_negatives: int
+    proposals: Sequence[Proposal],
+    corpus: Corpus,
+    sketches: Sketches,
+    *,
+    hard_negatives: int,
+    held_out: Collection[str],
 ) -> pl.DataFrame:
-    """One row per query and answer, schema PAIR_SCHEMA, newest first; rows to learn from get their negatives."""
-    held_out = {answer.snippet_id for proposal in proposals if proposal.split == "test" for answer in proposal.answers}
+    """One row per query and answer, schema PAIR_SCHEMA, newest first; rows to learn from get their negatives.
+
+    None of them is one of `held_out` (`negatives.held_out_contents`).
+    """
     judged = [(proposal, answer) for proposal in proposals if proposal.split == "test" for answer in proposal.answers]
     learnt = [(proposal, answer) for proposal in proposals if proposal.split != "test" for answer in proposal.answers]
     negatives = negatives_of(learnt, corpus, sketches, most=hard_negatives, held_out=held_out)
@@ -73,41 +82,55 @@ def copies_of(corpus: Corpus) -> dict[str, str]:
     return {definition_id: document for definition_id, document in documents.items() if document != definition_id}
 
 
-def write_json_lines(pairs: pl.DataFrame, corpus: Corpus, folder: Path) -> None:
+def write_json_lines(
+    pairs: pl.DataFrame, corpus: Corpus, sketches: Sketches, folder: Path, *, held_out: Collection[str]
+) -> None:
     """`train.jsonl`, `validation.jsonl`, `test.jsonl` as sentence-transformers loads them.
 
     The columns are `query`, `positive`, and as many `negative_N` as any row has. Every row must have them all, so a row
-    whose file holds too few neighbours is filled up with functions of its repository, and if there is none, of any.
+    whose file holds too few neighbours is filled up with functions of its repository, and if those do not suffice, of
+    any; never with an answer, a near-duplicate of one, or one of `held_out`.
     """
     most = int(pairs["hard_negatives"].list.len().max() or 0)  # type: ignore[arg-type]
-    documents = corpus.documents()
+    documents = [document for document in corpus.documents() if document.snippet_id not in held_out]
     for split in ("train", "validation", "test"):
         rows = pairs.filter(pl.col("split") == split)
         columns = 0 if split == "test" else most
-        write_text(folder / f"{split}.jsonl", "".join(_lines(rows, columns, documents)))
+        write_text(folder / f"{split}.jsonl", "".join(_lines(rows, columns, documents, sketches)))
 
 
-def _lines(rows: pl.DataFrame, negatives: int, documents: Sequence[Function]) -> Iterator[str]:
-    answers: dict[str, set[str]] = {}
-    for query_id, snippet_id in rows.select("query_id", "snippet_id").iter_rows():
-        answers.setdefault(query_id, set()).add(snippet_id)
+def _lines(rows: pl.DataFrame, negatives: int, documents: Sequence[Function], sketches: Sketches) -> Iterator[str]:
+    answers: dict[str, list[dict[str, Any]]] = {}
+    for row in rows.iter_rows(named=True):
+        answers.setdefault(row["query_id"], []).append(row)
     by_repository: dict[str, list[Function]] = {}
     for document in documents:
         by_repository.setdefault(document.repository, []).append(document)
     for row in rows.iter_rows(named=True):
         line: dict[str, Any] = {"query": row["query"], "positive": row["positive"]}
         texts = list(row["hard_negatives"])[:negatives]
-        near = by_repository.get(row["repository"], [])
-        pool = near if len(near) > negatives + len(answers[row["query_id"]]) else documents
-        place = int(row["pair_id"][:12], 16)
-        for step in range(len(pool)):
-            if len(texts) == negatives:
-                break
-            document = pool[(place + step) % len(pool)]
-            if document.snippet_id not in answers[row["query_id"]] and document.text not in texts:
-                texts.append(document.text)
+        if len(texts) < negatives:
+            unlike = _unlike(answers[row["query_id"]], (by_repository.get(row["repository"], ()), documents), sketches)
+            fresh = (text for text in unlike if text not in texts)
+            texts += dict.fromkeys(islice(fresh, negatives - len(texts)))
         line |= {f"negative_{number}": text for number, text in enumerate(texts, 1)}
         yield json.dumps(line, ensure_ascii=False) + "\n"
+
+
+def _unlike(
+    answers: Sequence[Mapping[str, Any]], pools: Iterable[Sequence[Function]], sketches: Sketches
+) -> Iterator[str]:
+    """Texts of the pools' functions, from a place that the first answer decides, that answer nothing of `answers`."""
+    definitions, contents = ({answer[name] for answer in answers} for name in ("definition_id", "snippet_id"))
+    shingles = [code_shingles(answer["positive"].partition("\n")[2]) for answer in answers]
+    start = int(answers[0]["pair_id"][:12], 16)
+    for pool in pools:
+        for step in range(len(pool)):
+            document = pool[(start + step) % len(pool)]
+            if document.definition_id in definitions or document.snippet_id in contents:
+                continue
+            if all(jaccard(sketches.of_code(document), answer) < THRESHOLD for answer in shingles):
+                yield document.text
 
 
 def _pair(proposal: Proposal, answer: Function, negatives: tuple[str, ...]) -> Pair:

@@ -67,16 +67,20 @@ def mine_lexical_negatives(
     *,
     count: int,
     cap: float = CAP,
+    never: Sequence[int] = (),
 ) -> Indices:
     """The same by BM25: documents that share words with the query, best first, equal ones by row number.
 
-    A positive that shares no word with its query sets no cap: nothing is mined for it. Imports no torch.
+    A positive that shares no word with its query sets no cap: nothing is mined for it. `never` are rows excluded for
+    every query, said once. Imports no torch.
     """
     positives = _checked(len(queries), index.documents, positive_index, excluded, count, cap)
+    minable = np.ones(index.documents, dtype=np.bool_)
+    minable[list(never)] = False
     mined = np.full((len(positives), count), NO_DOCUMENT, dtype=np.int64)
     for start, scores in index.score_blocks(queries):
         for query, row in enumerate(scores, start):
-            allowed = (row > 0) & (row <= cap * row[positives[query]])
+            allowed = minable & (row > 0) & (row <= cap * row[positives[query]])
             allowed[[positives[query], *excluded[query]]] = False
             found = np.flatnonzero(allowed)
             best = found[np.argsort(-row[found], kind="stable")][:count]

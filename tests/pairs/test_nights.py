@@ -12,6 +12,7 @@ from embed_assets.pairs.changes import ChangedFunction, CommitQuery
 from embed_assets.pairs.corpus import Corpus, Function, definition_id_at
 from embed_assets.pairs.history import Commit, History
 from embed_assets.pairs.leakage import find_leaks, lineage_leaks
+from embed_assets.pairs.negatives import held_out_contents
 from embed_assets.pairs.separation import Sketches, merge_repeated, separate, without_learnt
 from embed_assets.pairs.sides import Sides, decide_files, decide_sides
 from embed_assets.pairs.sources import Past, commit_proposals, docstring_proposals
@@ -112,7 +113,7 @@ def one_night(life: Life, previous: Sides | None, learnt: set[str]) -> tuple[Sid
     ]
     sketches = Sketches()
     kept = separate(merge_repeated(without_learnt(proposals, learnt, dropped), dropped), corpus, sketches, dropped)
-    pairs = pair_rows(kept, corpus, sketches, hard_negatives=2)
+    pairs = pair_rows(kept, corpus, sketches, hard_negatives=2, held_out=held_out_contents(kept, corpus, sketches))
     benchmark = benchmark_of([one for one in kept if one.split == "test"], corpus, sides.cutoff)
     assert find_leaks(pairs, benchmark, copies_of(corpus)) == []
     return sides, pairs, benchmark

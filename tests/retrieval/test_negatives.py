@@ -52,6 +52,15 @@ def test_lexical_negatives_share_words_and_stay_below_the_cap() -> None:
     assert len(set(mined[0].tolist()) - {NO_DOCUMENT}) >= 2 and set(mined[2].tolist()) == {NO_DOCUMENT}
 
 
+def test_what_is_never_mined_is_excluded_for_every_query() -> None:
+    index, queries, positives = BM25(TEXTS), ["retry failed webhook", "webhook"], [0, 4]
+    each = mine_lexical_negatives(index, queries, positives, [[2, 4], [2, 4]], count=3, cap=1)
+    np.testing.assert_array_equal(
+        mine_lexical_negatives(index, queries, positives, [[4], []], count=3, cap=1, never=[2, 4]), each
+    )
+    assert {1} < set(each.ravel().tolist()) and not {2, 4} & set(each.ravel().tolist())
+
+
 def test_lengths_and_rows_are_checked() -> None:
     vectors = np.ones((2, 3), dtype=np.float32)
     with pytest.raises(RetrievalError, match="2 queries, 1 positives"):

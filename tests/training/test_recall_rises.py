@@ -74,7 +74,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
     kept = separate(merge_repeated(docstring_proposals(corpus, sides, dropped), dropped), corpus, sketches, dropped)
     benchmark = benchmark_of([proposal for proposal in kept if proposal.split == "test"], corpus, 0)
     pairs = (
-        pair_rows(kept, corpus, sketches, hard_negatives=0).filter(pl.col("split") == "train").head(ROWS)
+        pair_rows(kept, corpus, sketches, hard_negatives=0, held_out=()).filter(pl.col("split") == "train").head(ROWS)
     )
     return Package(pairs, benchmark, tasks_of(benchmark)[0])
 
