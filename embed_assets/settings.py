@@ -99,7 +99,7 @@ class PairsSettings(Section):
     test_queries: int = Field(default=300, ge=20)
     """Aim for so many held-out commit queries; they are frozen until a tenth of them can be renewed."""
     hard_negatives: int = Field(default=1, ge=0, le=15)
-    """Mined negatives of each training row."""
+    """Negatives of each training row: of its file first, then by words."""
     queries_file: Path | None = None
     """A JSON-lines file of queries written elsewhere: query, repository, path, name, scope."""
     external_sets: tuple[Path, ...] = ()
