@@ -4,11 +4,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from embed_assets.store import Store
+
+settings.register_profile("embed_assets", deadline=None)  # a wall clock on a busy machine says nothing about the code
+settings.load_profile("embed_assets")
 
 
 @pytest.fixture(autouse=True)

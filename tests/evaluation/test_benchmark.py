@@ -167,7 +167,7 @@ def test_one_source_of_queries_is_a_task_of_its_own() -> None:
         of_source(mixed, "issue")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.text(min_size=1).filter(lambda text: text.isprintable()), min_size=1, max_size=6))
 def test_to_beir_and_back_changes_nothing(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     benchmark = a_benchmark(texts)

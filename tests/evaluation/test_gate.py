@@ -198,7 +198,7 @@ def test_a_report_that_contradicts_itself_is_an_error(report: RecallReport) -> N
         decide(report, POLICY)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.integers(0, 299), st.integers(1, 30))
 def test_moving_a_query_down_never_helps(seed: int, query: int, places: int) -> None:
     before, guard = ranks_of(300, seed), ranks_of(100, 1)

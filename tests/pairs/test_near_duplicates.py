@@ -48,7 +48,7 @@ def test_nothing_is_near_nothing() -> None:
     assert list(near_pairs([], [frozenset({1})])) == []
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10_000))
 def test_lsh_finds_what_brute_force_finds(seed: int) -> None:
     chance = random.Random(seed)

@@ -119,7 +119,7 @@ def one_night(life: Life, previous: Sides | None, learnt: set[str]) -> tuple[Sid
     return sides, pairs, benchmark
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10**6), st.integers(15, 60), st.lists(st.integers(0, 30), min_size=3, max_size=7))
 def test_no_night_ever_asks_for_what_was_learnt(seed: int, functions: int, nights: list[int]) -> None:
     life = Life(random.Random(seed), functions)

@@ -182,7 +182,7 @@ def answer_of(split: Split, function: Function, corpus: Corpus) -> Function:
     return corpus.representative(function)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(rows, min_size=1, max_size=40), st.lists(bodies, min_size=25, max_size=25))
 def test_the_proof_finds_no_leak_whatever_was_proposed(
     drawn: list[tuple[Split, str, list[int]]], code: list[list[str]]

@@ -112,7 +112,7 @@ def test_once_commits_judge_part_of_the_files_held_out_is_learnt_from() -> None:
     assert {(before.of_file("shop", path), after.of_file("shop", path)) for path in moved} == {("test", "train")}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.dictionaries(st.integers(0, 40), st.integers(0, 12), max_size=25), min_size=1, max_size=6))
 def test_no_file_that_was_learnt_from_ever_judges(nights: list[dict[int, int]]) -> None:
     """Files come, go, grow and shrink; commits begin to judge on the third night."""
@@ -134,7 +134,7 @@ def test_of_several_files_the_judging_side_wins() -> None:
     assert sides.of_files([files["train"]]) == "train"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.tuples(st.integers(0, 80), st.booleans()), min_size=2, max_size=12), st.integers(20, 60))
 def test_nothing_learnt_is_ever_judged_on(nights: list[tuple[int, bool]], test_queries: int) -> None:
     """Arbitrary numbers of new commits each night, history switched on and off: train never becomes test."""

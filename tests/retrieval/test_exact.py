@@ -22,7 +22,7 @@ def test_top_k_agrees_with_a_full_sort_whatever_the_block(block: int | None) -> 
     np.testing.assert_allclose(scores, np.take_along_axis(full, rows, axis=1), atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 9), st.lists(st.lists(st.integers(0, 3), min_size=8, max_size=8), min_size=1, max_size=5))
 def test_equal_scores_are_ordered_by_row_number(k: int, levels: list[list[int]]) -> None:
     scores = np.asarray(levels, dtype=np.float32)

@@ -17,7 +17,7 @@ SLOWER_MACHINES = 4
 """Times are of the CPU, so that other processes do not count."""
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(language=LANGUAGE, cut=st.floats(0, 1), garbage=st.binary(max_size=60), at=st.floats(0, 1))
 def test_truncated_and_damaged_files_still_give_whole_records(
     language: str, cut: float, garbage: bytes, at: float
@@ -34,13 +34,13 @@ def test_truncated_and_damaged_files_still_give_whole_records(
         one.doc.encode("utf-8")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(language=LANGUAGE, blob=st.binary(max_size=2_000))
 def test_binary_blobs_do_no_harm(language: str, blob: bytes) -> None:
     assert parse(blob, language) == parse(blob, language)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(language=LANGUAGE, tabs=st.booleans(), spaces=st.integers(1, 4))
 def test_white_space_does_not_change_what_content_it_is(language: str, tabs: bool, spaces: int) -> None:
     source = FIXTURES[language][0]
