@@ -47,8 +47,7 @@ def flatten(rows: Sequence[Sequence[int]], *, spare: int = 0) -> FlatRows:
     """Puts rows end to end, equal lengths side by side, with at least `spare` tokens after the last."""
     lengths = [len(row) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: (-lengths[index], index))
-    total = sum(lengths)
-    size = -(-(total + spare) // MULTIPLE) * MULTIPLE
+    size = filled_tokens(sum(lengths), spare)
     token_ids, positions = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
     groups: list[tuple[int, int, int]] = []
     at = 0
@@ -63,6 +62,11 @@ def flatten(rows: Sequence[Sequence[int]], *, spare: int = 0) -> FlatRows:
             groups.append((at, 1, length))
         at += length
     return FlatRows(torch.from_numpy(token_ids), torch.from_numpy(positions), tuple(groups), order)
+
+
+def filled_tokens(tokens: int, spare: int = 0) -> int:
+    """Tokens that are computed for so many real ones."""
+    return -(-(tokens + spare) // MULTIPLE) * MULTIPLE
 
 
 def pool_rows(states: "Tensor", rows: FlatRows, pooling: str) -> "Tensor":  # (tokens, dim) -> (rows, dim)

@@ -20,6 +20,7 @@ from embed_assets.encoder.flat import (
     adapter_of,
     base_of,
     embedding_block,
+    filled_tokens,
     flatten,
     linear_groups,
     norms,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 PART_TOKENS = 1536
 """Tokens that one core works on at a time: more leave its caches."""
+SPARE_TOKENS = MULTIPLE - 1
+"""Filling after a part's last row: attention fills rows up."""
 ATTENTION_TOKENS = 300
 """At this length of a row attention costs as much as all other work on it."""
 
@@ -176,7 +179,7 @@ class LoraStack:
     def forward(self, rows: Sequence[Sequence[int]], *, keep: bool) -> "tuple[Tensor, Tape]":
         """Pooled states (rows, dim) in float32, and what the backward needs of it."""
         with torch.no_grad():
-            flat = flatten(rows, spare=MULTIPLE - 1)  # attention fills rows up
+            flat = flatten(rows, spare=SPARE_TOKENS)
             tape = Tape(flat, [])
             x = embedding_block(self._model, flat)  # (tokens, dim)
             for number, layer in enumerate(self._layers):
@@ -266,6 +269,11 @@ def divide(lengths: Sequence[int]) -> list[list[int]]:
         parts[lightest].append(index)
         work[lightest] += lengths[index] * (1 + lengths[index] / ATTENTION_TOKENS)
     return parts
+
+
+def computed_tokens(lengths: Sequence[int]) -> int:
+    """Tokens that a training pass over rows of these lengths computes, each part's filling included."""
+    return sum(filled_tokens(sum(lengths[index] for index in part), SPARE_TOKENS) for part in divide(lengths))
 
 
 _stacks: "weakref.WeakKeyDictionary[Any, tuple[WeightState, LoraStack]]" = weakref.WeakKeyDictionary()

@@ -89,11 +89,13 @@ def row_batches(path: str, lengths: Sequence[int], batch_tokens: int) -> list[li
 
 
 def computed_tokens(encoder: "Encoder", path: str, batches: Sequence[Sequence[int]]) -> int:
-    """Tokens computed for batches of rows, given by their lengths: the real ones and all padding."""
+    """Tokens that training computes for batches of rows, given by their lengths: the real ones and all padding."""
     if path == "padded":
         return sum(len(lengths) * max(lengths) for lengths in batches)
     if path == "flat":
-        return sum(map(sum, batches))
+        from embed_assets.encoder import flat_lora
+
+        return sum(map(flat_lora.computed_tokens, batches))
     if path == "packed":
         return sum(-(-sum(lengths) // MULTIPLE) * MULTIPLE for lengths in batches)
     from embed_assets.encoder import fused

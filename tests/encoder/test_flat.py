@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from embed_assets.encoder import flat_encode, flat_lora
 from embed_assets.encoder.encoder import Encoder
-from embed_assets.encoder.flat import flat_supported, flatten, pool_rows
+from embed_assets.encoder.flat import FlatRows, flat_supported, flatten, pool_rows
 from embed_assets.encoder.flat_encode import encoding_stack, flat_batches
 from embed_assets.encoder.flat_lora import divide, flat_embed, lora_stack
 from embed_assets.encoder.load import load_encoder
 from embed_assets.encoder.padded import padded_embed
-from embed_assets.encoder.paths import choose_path, embed_tokens
+from embed_assets.encoder.paths import choose_path, computed_tokens, embed_tokens
 from embed_assets.encoder.resolve import resolve
 from tests.encoder.tiny_encoders import ROWS, TinyEncoder, lora_gradients, padded_reference, tiny_encoder
 from tests.tiny_models import CORPUS, build
@@ -139,6 +139,22 @@ def test_what_it_is_not_written_for_takes_the_padded_path(tmp_path: Path) -> Non
     assert choose_path(encoder) == "padded"
     lower = load_encoder(build("minilm", tmp_path), device="cpu", precision="bfloat16")
     assert flat_supported(lower) == "the weights are bfloat16; known: float32"
+
+
+def test_the_tokens_said_to_be_computed_are_those_that_are(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = tiny_encoder("bert")
+    seen: list[int] = []
+    counted = flat_lora.flatten
+
+    def flattened(rows: list[list[int]], *, spare: int) -> FlatRows:
+        flat = counted(rows, spare=spare)
+        seen.append(len(flat.token_ids))
+        return flat
+
+    monkeypatch.setattr(flat_lora, "flatten", flattened)
+    flat_embed(as_encoder(encoder), ROWS)
+    assert computed_tokens(as_encoder(encoder), "flat", [[len(row) for row in ROWS]]) == sum(seen)
+    assert sum(seen) > sum(map(len, ROWS))
 
 
 @pytest.mark.parametrize("bfloat16", [False, True], ids=["float32", "bfloat16"])
