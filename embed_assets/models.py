@@ -9,6 +9,8 @@ from typing import Literal
 
 Pooling = Literal["mean", "last", "cls"]
 
+LARGE_FROM_PARAMETERS = 100_000_000
+"""Smaller models learn at higher rates, and on a GPU they wait for the host."""
 ATTENTION_AND_MLP = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 BERT_TARGETS = ("query", "key", "value", "dense")
 

@@ -5,6 +5,7 @@ reads JSON only; it knows no weights and imports no torch.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,6 +129,25 @@ def read_model_json(path: Path, name: str, *, required: bool = True) -> dict[str
 
 def weight_files(path: Path) -> list[Path]:
     return sorted(path.glob("model*.safetensors"))
+
+
+def parameter_count(path: Path) -> int:
+    """Parameters of a model folder, by its files' headers: no weight is read; tables of integers are none.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    total = 0
+    for file in weight_files(path):
+        try:
+            with safe_open(file, framework="np") as weights:
+                slices = [weights.get_slice(name) for name in weights.keys()]  # noqa: SIM118 - not a dict
+                total += sum(math.prod(each.get_shape()) for each in slices if "F" in each.get_dtype())
+        except (SafetensorError, OSError) as error:
+            raise ModelError(f"{file} is damaged or cannot be read: {error}") from error
+    return total
 
 
 def _require_safetensors(path: Path) -> None:

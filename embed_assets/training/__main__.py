@@ -1,6 +1,6 @@
 """`python -m embed_assets.training JOB.json`: one training job in a process of its own (`process` says how it ends).
 
-On a host with several GPUs it is one process per GPU (`launch`).
+For a large model on a host with several GPUs it is one process per GPU (`launch`).
 """
 
 import logging

@@ -285,27 +285,35 @@ def padding_share(encoder: Encoder, batch: Batch, plan: MemoryPlan, path: str) -
 def _loss_with_one_retry(
     encoder: Encoder, batch: Batch, recipe: Recipe, plan: MemoryPlan, path: str, ranks: Ranks
 ) -> "tuple[torch.Tensor, MemoryPlan]":
-    """The step's loss, gradients filled in; out of memory is met once with a smaller plan, which then stays."""
+    """The step's loss, gradients filled in; out of memory is met once with a smaller plan, which then stays.
+
+    On several ranks it ends the run: the others wait for this one's vectors, and none can go back alone.
+    """
     arguments: dict[str, Any] = {"temperature": recipe.temperature, "path": path, "ranks": ranks}
     try:
         return loss_and_gradients(encoder, batch, plan=plan, **arguments), plan
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error) or ranks.count > 1 or plan.reason.startswith("retried"):
+        if not is_out_of_memory(error):
             raise
+        if plan.retried or ranks.count > 1:
+            raise TrainingError(_out_of_memory(encoder, plan, ranks)) from error
         message = str(error).splitlines()[0]
     smaller = plan.smaller()
     logger.warning("%s (%s)", smaller.reason, message)
     encoder.model.zero_grad(set_to_none=True)
     _empty_cache(encoder.device)
-    try:
-        return loss_and_gradients(encoder, batch, plan=smaller, **arguments), smaller
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(
-            f"out of memory with micro-batches of {smaller.micro_batch_tokens:,} tokens too; shorten "
-            f"model.max_tokens (now {encoder.max_tokens}) or free memory on {encoder.device}"
-        ) from error
+    return _loss_with_one_retry(encoder, batch, recipe, smaller, path, ranks)
+
+
+def _out_of_memory(encoder: Encoder, plan: MemoryPlan, ranks: Ranks) -> str:
+    """What ran out, and what to do about it."""
+    shorten = f"shorten model.max_tokens (now {encoder.max_tokens}) or free memory on {encoder.device}"
+    if ranks.count == 1:
+        return f"out of memory with micro-batches of {plan.micro_batch_tokens:,} tokens too; {shorten}"
+    return (
+        f"out of memory in one of {ranks.count} processes, which cannot retry alone; {shorten}, lower "
+        "training.batch_size, or train on one GPU, which retries (CUDA_VISIBLE_DEVICES=0)"
+    )
 
 
 def _empty_cache(device: "torch.device") -> None:

@@ -6,7 +6,7 @@ micro-batches to carry that gradient into the weights. The result is the same, e
 """
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,13 +48,17 @@ class MemoryPlan:
     """Said in the log before the first step."""
     activation_budget: int | None = None
     """Bytes that one pass may keep for its backward: the fused path recomputes layers where it would be more."""
+    retried: bool = False
+    """Whether memory ran out once in spite of a plan, and this is the smaller one."""
 
     def smaller(self) -> "MemoryPlan":
         """What to try after running out of memory in spite of the plan."""
         tokens = max(SMALLEST_MICRO_BATCH, self.micro_batch_tokens // 2)
         budget = None if self.activation_budget is None else self.activation_budget // 2
         reason = f"retried smaller after running out of memory: micro-batches of {tokens:,} tokens, gradients cached"
-        return replace(self, micro_batch_tokens=tokens, cached_gradients=True, activation_budget=budget, reason=reason)
+        return MemoryPlan(
+            micro_batch_tokens=tokens, cached_gradients=True, activation_budget=budget, retried=True, reason=reason
+        )
 
 
 def plan_memory(

@@ -143,4 +143,4 @@ def _batch_size(rows: int, wanted: int) -> int:
 def _learning_rate(history: bool, spec: models.BaseModel | None) -> float:
     """Large models move less: the rates were measured on 22 million parameters."""
     rate = 4e-4 if history else 1e-3
-    return rate if spec is None or spec.parameters < 100_000_000 else min(rate, 2e-4)
+    return rate if spec is None or spec.parameters < models.LARGE_FROM_PARAMETERS else min(rate, 2e-4)

@@ -4,12 +4,16 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from embed_assets.encoder.layout import parameter_count
+from embed_assets.encoder.resolve import resolve
+from embed_assets.models import CATALOGUE
 from embed_assets.settings import Settings
 from embed_assets.store import Store, read_json, write_json
 from embed_assets.training import launch
@@ -49,6 +53,7 @@ def test_with_several_gpus_the_process_becomes_torchrun(
 ) -> None:
     _, path = job_file(filled, build("minilm", tmp_path), device="auto")
     became: list[list[str]] = []
+    monkeypatch.setattr(launch, "LARGE_FROM_PARAMETERS", 1_000)
     monkeypatch.setattr(launch, "die_with_the_parent", lambda: None)
     monkeypatch.setattr("os.execv", lambda program, command: became.append([program, *command[1:]]))
     for gpus in (0, 1, 4, 100):
@@ -61,6 +66,22 @@ def test_with_several_gpus_the_process_becomes_torchrun(
     launch.become_torchrun_where_it_pays("embed_assets.training", [str(tmp_path / "missing.json")])
     launch.become_torchrun_where_it_pays("embed_assets.training", [])
     assert len(became) == 2
+
+
+def test_a_small_model_trains_on_one_of_several_gpus(
+    filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("minilm", tmp_path)
+    job, _ = job_file(filled, model, device="cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert launch.processes(job) == 1
+    monkeypatch.setattr(launch, "LARGE_FROM_PARAMETERS", parameter_count(model))
+    assert launch.processes(job) == 4
+    assert launch.processes(replace(job, device="cpu")) == 1
+
+
+def test_parameters_are_counted_without_loading_them() -> None:
+    assert parameter_count(resolve("minilm").path) == CATALOGUE["minilm"].parameters
 
 
 def test_two_processes_write_one_candidate_with_the_losses_of_one_process(filled: Store, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from embed_assets.training.curve import StepRecord
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.loop import learning_rate_at, train
 from embed_assets.training.memory import MemoryPlan
+from embed_assets.training.ranks import Ranks
 from embed_assets.training.step import loss_and_gradients
 from embed_assets.training.validation import ValidationSet, validation_mrr
 from tests.tiny_models import BUILDERS
@@ -195,7 +196,8 @@ def test_out_of_memory_is_met_once_with_a_smaller_plan(tmp_path: Path, monkeypat
     encoder = load_encoder(path, device="cpu")
     result = train(encoder, data, tiny_recipe(), plan=ONE_GO, precision="float32")
     assert result.plan.cached_gradients
-    assert result.plan.reason.startswith("retried smaller")
+    assert result.plan.retried
+    assert not ONE_GO.retried
     assert plans[-1] == result.plan
     rows = data.passage_tokens
     assert (encoder.encode_rows(rows) * calm.encode_rows(rows)).sum(axis=1).min() > 0.999
@@ -208,3 +210,27 @@ def test_out_of_memory_is_met_once_with_a_smaller_plan(tmp_path: Path, monkeypat
         TrainingError, match=r"out of memory with micro-batches of 256 tokens too; shorten model\.max_tokens"
     ):
         train(load_encoder(path, device="cpu"), data, tiny_recipe(), plan=ONE_GO)
+
+
+@pytest.mark.parametrize(
+    ("plan", "ranks", "message"),
+    [
+        (dataclasses.replace(ONE_GO, retried=True), Ranks(), "with micro-batches of 256 tokens too"),
+        (ONE_GO, Ranks(0, 2), r"in one of 2 processes, .* lower training\.batch_size, or train on one GPU"),
+    ],
+    ids=["a later step after the retry", "several processes"],
+)
+def test_out_of_memory_without_a_retry_left_says_what_to_do(
+    plan: MemoryPlan, ranks: Ranks, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, data = tiny_data(tmp_path)
+    tried: list[MemoryPlan] = []
+
+    def short_of_memory(*args: Any, **kwargs: Any) -> torch.Tensor:
+        tried.append(kwargs["plan"])
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(loop, "loss_and_gradients", short_of_memory)
+    with pytest.raises(TrainingError, match=message):
+        train(load_encoder(path, device="cpu"), data, tiny_recipe(), plan=plan, ranks=ranks)
+    assert tried == [plan]
