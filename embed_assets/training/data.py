@@ -1,10 +1,10 @@
-"""Pairs to batches: every text is tokenised once, and a batch holds no row that answers another row's query.
+"""Pairs to batches: every text is tokenised once, and no batch takes an answer of a query for its negative.
 
 Reads the pairs table (parquet) or JSON lines written by anyone (`query`, `positive`, optionally `hard_negatives`,
 `weight`, `split`). It knows no model beyond its tokenizer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +31,7 @@ class TrainingData:
     negatives: np.ndarray
     """(rows, k) index into passage_tokens; -1 where there is none"""
     query_ids: np.ndarray
-    """(rows,) rows that share a query share an id"""
+    """(rows,) rows that share a query, by its text or by its id in the pairs, share an id, counted from 0"""
     contents: np.ndarray
     """(passages,) passages with equal content share an id"""
     definitions: np.ndarray
@@ -53,6 +53,14 @@ class TrainingData:
     def passage_sets(self) -> list[np.ndarray]:
         """(passages,) the distinct token ids of each, for finding passages that are nearly equal."""
         return [np.unique(tokens) for tokens in self.passage_tokens]
+
+    @cached_property
+    def answers(self) -> list[list[int]]:
+        """(queries,) by query id: every passage that is its positive in some row, as an index into passage_tokens."""
+        found: list[dict[int, None]] = [{} for _ in range(int(self.query_ids.max()) + 1)]
+        for query, positive in zip(self.query_ids.tolist(), self.positives.tolist(), strict=True):
+            found[query][positive] = None
+        return [list(positives) for positives in found]
 
     def row_tokens(self) -> np.ndarray:  # (rows,)
         """Tokens of each row, all its columns together."""
@@ -154,12 +162,27 @@ def prepare(encoder: Encoder, pairs: pl.DataFrame, *, hard_negatives: int) -> Tr
         queries=np.array([query_index[text] for text in queries]),
         positives=np.array([passage_index[text] for text in positives]),
         negatives=negative_rows,
-        query_ids=_as_integers(pairs["query_id"].to_list()),
+        query_ids=_query_ids(queries, pairs["query_id"].to_list()),
         contents=contents,
         definitions=definitions,
         weights=pairs["weight"].to_numpy().astype(np.float32),
         truncated=query_tokens.truncated + passage_tokens.truncated,
     )
+
+
+def _query_ids(texts: list[str], ids: list[str]) -> np.ndarray:  # (rows,)
+    """One number for rows of one query: the same text has an id of its own in each source of pairs."""
+    joined: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(name: tuple[str, str]) -> tuple[str, str]:
+        while joined.setdefault(name, name) != name:
+            joined[name] = joined[joined[name]]  # halves the way of the next one
+            name = joined[name]
+        return name
+
+    for text, query_id in zip(texts, ids, strict=True):
+        joined[root(("text", text))] = root(("id", query_id))
+    return _as_integers([root(("text", text)) for text in texts])
 
 
 def _identities(pairs: pl.DataFrame, passages: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +195,7 @@ def _identities(pairs: pl.DataFrame, passages: list[str]) -> tuple[np.ndarray, n
     return contents, np.where([name is None for name in known], -1, definitions)
 
 
-def _as_integers(names: Sequence[str]) -> np.ndarray:
+def _as_integers(names: Sequence[Hashable]) -> np.ndarray:
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64)
 
@@ -181,7 +204,7 @@ def epoch_batches(data: TrainingData, batch_size: int, *, seed: int, epoch: int)
     """Row numbers of each batch of one pass: shuffled by seed and epoch, sizes as equal as can be.
 
     The in-batch rule: rows that share a query, a content or a definition go to different batches where that is
-    possible; where it is not, `masked_columns` keeps them from being each other's negatives.
+    possible, so that no row is lost to a mask; `masked_columns` keeps answers from being negatives wherever they are.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(data))
     count = max(1, -(-len(data) // batch_size))
@@ -235,21 +258,35 @@ def _identity_keys(data: TrainingData, row: int) -> Keys:
 
 
 def make_batch(data: TrainingData, rows: np.ndarray) -> Batch:
-    """The batch of the given rows: equal texts are embedded once, what answers a query is masked."""
+    """The batch of the given rows: equal texts are embedded once, what answers a query is masked.
+
+    Also an answer that only rows of other batches ask for: it may be here as another query's positive.
+    """
     positives, negatives = data.positives[rows], data.negatives[rows]
     passages = np.array(list(dict.fromkeys([*positives.tolist(), *negatives[negatives >= 0].tolist()])))
     queries, query_place = np.unique(data.queries[rows], return_inverse=True)
     column = {passage: place for place, passage in enumerate(passages.tolist())}
     positive_columns = np.array([column[passage] for passage in positives.tolist()])
     tokens = [data.query_tokens[index] for index in queries] + [data.passage_tokens[index] for index in passages]
-    similar = similar_passages([data.passage_sets[index] for index in passages])
+    answers = [data.answers[query] for query in data.query_ids[rows]]
+    known = np.array(list(dict.fromkeys([*passages.tolist(), *(passage for each in answers for passage in each)])))
     return Batch(
         tokens=tokens,
         queries=query_place.reshape(-1),
         passages=len(queries) + np.arange(len(passages)),
         positives=positive_columns,
         masked=masked_columns(
-            positive_columns, data.query_ids[rows], data.contents[passages], data.definitions[passages], similar
+            positive_columns, _answering(answers, known), data.contents[known], data.definitions[known],
+            similar_passages([data.passage_sets[index] for index in known]), len(passages),
         ),
         weights=data.weights[rows],
-    )
+    )  # fmt: skip
+
+
+def _answering(answers: list[list[int]], known: np.ndarray) -> np.ndarray:  # (rows, known) bool
+    """Which of the `known` passages are among each row's answers."""
+    place = {passage: number for number, passage in enumerate(known.tolist())}
+    found = np.zeros((len(answers), len(known)), dtype=bool)
+    for row, each in enumerate(answers):
+        found[row, [place[passage] for passage in each]] = True
+    return found

@@ -32,23 +32,21 @@ def info_nce(
 
 def masked_columns(
     positives: np.ndarray,  # (rows,) column of each row's positive
-    query_ids: np.ndarray,  # (rows,) rows that share a query share an id
-    contents: np.ndarray,  # (columns,) passages with equal content share an id
-    definitions: np.ndarray,  # (columns,) passages of one definition share an id; -1 where it is not known
-    similar: np.ndarray,  # (columns, columns) bool: nearly equal passages
+    answers: np.ndarray,  # (rows, known) bool: passages that are a positive of the row's query, in this batch or not
+    contents: np.ndarray,  # (known,) passages with equal content share an id; the first ones are the columns
+    definitions: np.ndarray,  # (known,) passages of one definition share an id; -1 where it is not known
+    similar: np.ndarray,  # (known, known) bool: nearly equal passages
+    columns: int,
 ) -> np.ndarray:  # (rows, columns) bool
     """Which columns must not count as negatives: those that answer the query as well as its positive does.
 
-    A column is masked for a row if it is, in content or by definition, or nearly, a positive of any row with the
-    same query. The row's own positive is never masked.
+    A column is masked for a row if it is, in content or by definition, or nearly, an answer of the row's query. The
+    row's own positive is never masked.
     """
-    same_query = query_ids[:, None] == query_ids[None, :]  # (rows, rows)
-    own, columns = contents[positives], contents[None, :]
-    equal = (own[:, None] == columns) | similar[positives]  # (rows, columns): equal to this row's positive
-    known = definitions[positives]
-    equal |= (known[:, None] == definitions[None, :]) & (known[:, None] >= 0)
-    # Of any row with the same query. In float32 the counts are exact, and numpy multiplies integers slowly.
-    masked = (same_query.astype(np.float32) @ equal.astype(np.float32)) > 0
+    equal = (contents[:, None] == contents[None, :columns]) | similar[:, :columns]  # (known, columns)
+    equal |= (definitions[:, None] == definitions[None, :columns]) & (definitions[:, None] >= 0)
+    # To any of the answers. In float32 the counts are exact, and numpy multiplies integers slowly.
+    masked = (answers.astype(np.float32) @ equal.astype(np.float32)) > 0
     masked[np.arange(len(positives)), positives] = False
     return np.asarray(masked)
 

@@ -11,7 +11,7 @@ from embed_assets import models
 from embed_assets.settings import TrainingSettings
 from embed_assets.training.errors import TrainingError
 
-CODE_VERSION = 3
+CODE_VERSION = 4
 """Raised when the same recipe on the same pairs would train another adapter than before."""
 
 HISTORY_SHARE = 0.1

@@ -56,6 +56,41 @@ def test_where_it_is_not_possible_they_are_masked() -> None:
     assert batch.masked.tolist() == [[False, True, False], [True, False, False], [False, False, False]]
 
 
+def test_an_answer_in_another_batch_is_masked_too() -> None:
+    """Query 0 is answered by passages 0 and 1; here are its row with 0, and query 1's, whose positive is 1 too."""
+    data = made_of([0, 0, 1, 2], [0, 1, 1, 2])
+    batch = make_batch(data, np.array([0, 2, 3]))
+    assert len(batch.passages) == 3  # the other answer is embedded for its own sake only
+    assert batch.masked.tolist() == [[False, True, False], [False, False, False], [False, False, False]]
+
+
+def test_one_text_from_two_sources_is_one_query(tmp_path: Path) -> None:
+    from embed_assets.encoder.load import load_encoder
+
+    path, _ = tiny_data(tmp_path)
+    pairs = pairs_table(4, negatives=0).with_columns(
+        pl.Series("query", ["retry", "retry", "cache", "post"]),
+        pl.Series("query_id", ["commit 1", "docstring 1", "docstring 2", "docstring 2"]),
+    )
+    data = prepare(load_encoder(path, device="cpu"), pairs, hard_negatives=1)
+    assert data.query_ids.tolist() == [0, 0, 1, 1]
+    masked = make_batch(data, np.arange(4)).masked
+    assert masked[:2, :2].tolist() == [[False, True], [True, False]]
+    assert not masked[:2, 2:].any()
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=2, max_size=40))
+def test_no_batch_of_an_epoch_takes_an_answer_for_a_negative(rows: list[tuple[int, int]]) -> None:
+    data = made_of([query for query, _ in rows], [positive for _, positive in rows])
+    for batch_rows in epoch_batches(data, 8, seed=1, epoch=0):
+        batch = make_batch(data, batch_rows)
+        passages = [batch.tokens[index][0] for index in batch.passages]  # a passage's one token is its number
+        for row, masked in zip(batch_rows.tolist(), batch.masked, strict=True):
+            query, positive = rows[row]
+            wrong = {passage for asked, passage in rows if asked == query} - {positive}
+            assert {passage for passage, hidden in zip(passages, masked, strict=True) if hidden} == wrong & {*passages}
+
+
 def test_epochs_differ_and_the_seed_decides() -> None:
     data = made_of(list(range(40)), list(range(40)))
     first, again = (epoch_batches(data, 8, seed=1, epoch=0) for _ in range(2))

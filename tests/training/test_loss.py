@@ -61,10 +61,11 @@ def test_what_answers_a_query_is_no_negative_of_it() -> None:
     """Columns: 0 and 1 are positives of one query, 2 has 0's content, 3 is 1's definition, 4 is something else."""
     masked = masked_columns(
         positives=np.array([0, 1, 4]),
-        query_ids=np.array([7, 7, 8]),
+        answers=np.array([[True, True, False, False, False]] * 2 + [[False] * 4 + [True]]),
         contents=np.array([0, 1, 0, 3, 4]),
         definitions=np.array([10, 11, -1, 11, -1]),
         similar=np.eye(5, dtype=bool),
+        columns=5,
     )
     assert masked.tolist() == [
         [False, True, True, True, False],
@@ -73,9 +74,24 @@ def test_what_answers_a_query_is_no_negative_of_it() -> None:
     ]
 
 
+def test_an_answer_that_is_no_column_masks_what_equals_it() -> None:
+    """One row whose positive is column 0; its other answer, outside, equals 1 in content, 2 by definition, 3 nearly."""
+    similar = np.eye(6, dtype=bool)
+    similar[3, 5] = similar[5, 3] = True
+    masked = masked_columns(
+        positives=np.array([0]),
+        answers=np.array([[True, False, False, False, False, True]]),
+        contents=np.array([0, 5, 2, 3, 4, 5]),
+        definitions=np.array([-1, -1, 9, -1, -1, 9]),
+        similar=similar,
+        columns=5,
+    )
+    assert masked.tolist() == [[False, True, True, True, False]]
+
+
 def test_unknown_definitions_are_not_equal_to_each_other() -> None:
     masked = masked_columns(
-        np.array([0, 1]), np.array([0, 1]), np.array([0, 1]), np.array([-1, -1]), np.eye(2, dtype=bool)
+        np.array([0, 1]), np.eye(2, dtype=bool), np.array([0, 1]), np.array([-1, -1]), np.eye(2, dtype=bool), 2
     )
     assert not masked.any()
 
@@ -89,7 +105,7 @@ def test_nearly_equal_passages_are_found_by_their_tokens() -> None:
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=12))
 def test_the_own_positive_is_never_masked(rows: list[tuple[int, int]]) -> None:
     positives = np.array([positive for _, positive in rows])
-    queries = np.array([query for query, _ in rows])
+    answers = np.array([[(query, passage) in rows for passage in range(5)] for query, _ in rows])
     ids = np.array([0, 0, 1, 2, 3])
-    masked = masked_columns(positives, queries, ids, ids, np.ones((5, 5), dtype=bool))
+    masked = masked_columns(positives, answers, ids, ids, np.ones((5, 5), dtype=bool), 5)
     assert not masked[np.arange(len(rows)), positives].any()
