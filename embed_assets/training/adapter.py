@@ -44,7 +44,6 @@ def add_adapter(encoder: Encoder, recipe: Recipe) -> Any:
         bias="none",
         target_modules=list(recipe.lora_targets),
         exclude_modules=_excluded(model, recipe.lora_excluded),
-        layers_to_transform=_trained_layers(model, recipe.trained_layers),
         task_type=peft.TaskType.FEATURE_EXTRACTION,
     )
     torch.manual_seed(recipe.seed)
@@ -130,19 +129,6 @@ def _without_peft_remarks() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
-
-
-def layer_count(model: Any) -> int:
-    return int(model.config.num_hidden_layers)
-
-
-def _trained_layers(model: Any, top: int) -> list[int] | None:
-    if top == 0:
-        return None
-    count = layer_count(model)
-    if not 0 < top <= count:
-        raise TrainingError(f"trained_layers is {top}; the model has {count} layers, 0 means all of them")
-    return list(range(count - top, count))
 
 
 def _excluded(model: Any, parts: tuple[str, ...]) -> str | None:

@@ -24,7 +24,6 @@ from embed_assets.training.data import TrainingData, prepare, read_pairs
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob
 from embed_assets.training.loop import TrainingResult, train
-from embed_assets.training.mining import with_mined_negatives
 from embed_assets.training.ranks import Ranks, join_ranks
 from embed_assets.training.validation import validation_set
 
@@ -104,8 +103,6 @@ def load_inputs(job: TrainingJob) -> Prepared:
         "%d training rows of %.0f tokens, %d validation rows, %d texts cut to %d tokens, tokenised in %.1f s",
         len(data), data.tokens_per_row, len(held_out), data.truncated, encoder.max_tokens, time.monotonic() - started,
     )  # fmt: skip
-    if job.recipe.mined_negatives:
-        data = with_mined_negatives(encoder, data, count=job.recipe.mined_negatives)
     return Prepared(encoder=encoder, pairs=pairs, data=data, validation=validation)
 
 

@@ -44,12 +44,8 @@ class Recipe:
     lora_targets: tuple[str, ...]
     """Names of the linear layers that get an adapter."""
     lora_excluded: tuple[str, ...]
-    trained_layers: int
-    """How many of the topmost layers get an adapter; 0 means all."""
     hard_negatives: int
     """Hard negatives of each row that are used."""
-    mined_negatives: int
-    """How many of them are mined with the base model where the pairs bring fewer."""
     delta_scale: float
     """Share of the learnt change that is merged."""
     seed: int
@@ -104,9 +100,7 @@ def derive_recipe(
         lora_alpha=2 * (settings.lora_rank or 16),
         lora_targets=targets,
         lora_excluded=excluded,
-        trained_layers=0,
         hard_negatives=hard_negatives,
-        mined_negatives=0,
         delta_scale=settings.delta_scale or DELTA_SCALE,
         seed=settings.seed,
     )

@@ -11,7 +11,7 @@ import torch
 from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.load import load_encoder
 from embed_assets.training import loop
-from embed_assets.training.adapter import adapter_state, add_adapter, merged_encoder, save_adapter, scale_adapter
+from embed_assets.training.adapter import adapter_state, merged_encoder, save_adapter, scale_adapter
 from embed_assets.training.curve import StepRecord
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.loop import learning_rate_at, train
@@ -143,15 +143,6 @@ def test_warm_up_and_decay() -> None:
     recipe = tiny_recipe(learning_rate=1.0, warmup_ratio=0.2)
     rates = [learning_rate_at(step, 10, recipe) for step in range(10)]
     assert rates == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
-
-
-def test_only_the_top_layers_when_asked(tmp_path: Path) -> None:
-    path, _ = tiny_data(tmp_path)
-    encoder = load_encoder(path, device="cpu")
-    add_adapter(encoder, tiny_recipe(trained_layers=1))
-    assert {name.split("layer.")[1][0] for name in adapter_state(encoder.model)} == {"1"}
-    with pytest.raises(TrainingError, match="trained_layers is 3; the model has 2 layers"):
-        add_adapter(load_encoder(path, device="cpu"), tiny_recipe(trained_layers=3))
 
 
 def test_a_target_that_is_not_there(tmp_path: Path) -> None:
