@@ -26,6 +26,8 @@ GIBIBYTE = 1024**3
 MINIMUM_GIT = (2, 25)
 DISK_RESERVE_BYTES = GIBIBYTE
 """Room for repositories, tables and Dagster's storage, on top of the models."""
+COPIES_IN_MEMORY = 4
+"""The end of a training on a CPU holds 3.7 times the model's size in float32 (docs/training.md)."""
 CHECKPOINTS_KEPT_AT_ONCE = 3
 """A night writes the candidate and the checkpoint beside the live one."""
 
@@ -119,7 +121,7 @@ def _device(settings: Settings) -> Finding:
 def _memory(settings: Settings) -> Finding:
     available = psutil.virtual_memory().available
     model = known(settings.model.name)
-    needed = GIBIBYTE + 3 * 4 * (model.parameters if model is not None else 0)
+    needed = GIBIBYTE + COPIES_IN_MEMORY * 4 * (model.parameters if model is not None else 0)
     message = f"{available / GIBIBYTE:.1f} GiB available"
     if settings.training.device in ("auto", "cpu") and available < needed:
         wants = f"{message}, {settings.model.name} wants about {needed / GIBIBYTE:.1f} GiB; use a smaller model"

@@ -80,3 +80,14 @@ def test_every_repository_that_cannot_be_read_is_named_with_its_reason(tmp_path:
 def test_a_dagster_home_without_its_file_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     assert level_of(settings(tmp_path), "dagster home")[0] == "error"
+
+
+@pytest.mark.parametrize(("gibibytes", "level"), [(9.0, "warning"), (9.6, "ok")])
+def test_memory_must_hold_four_copies_of_the_model(
+    gibibytes: float, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = namedtuple("memory", "available")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory(int(gibibytes * doctor.GIBIBYTE)))
+    found, message = level_of(settings(tmp_path, "[model]\nname = 'e5-large'\n"), "memory")
+    assert found == level
+    assert ("e5-large wants about 9.3 GiB" in message) == (level == "warning")

@@ -104,6 +104,12 @@ def embedding_block(model: Any, rows: FlatRows) -> "Tensor":  # (tokens, dim)
     return states
 
 
+def transformer_of(encoder: "Encoder") -> Any:
+    """The encoder's model, without PEFT's wrapper around it."""
+    model: Any = encoder.model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def linear_groups(model: Any) -> list[dict[str, list[Any]]]:
     """Of each layer: the linear modules of each group."""
     return [
@@ -162,8 +168,7 @@ def flat_supported(encoder: "Encoder") -> str | None:
     """None when the flat path gives this encoder's embeddings, else the reason why not."""
     from embed_assets.encoder.fused_lora import adapter_problem
 
-    model: Any = encoder.model
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    model = transformer_of(encoder)
     config = model.config
     if encoder.device.type != "cpu":
         return f"it is written for CPUs, the encoder is on {encoder.device}"

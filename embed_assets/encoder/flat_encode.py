@@ -5,6 +5,7 @@ has, where torch's own library leaves half of them idle on AMD's. Bias, gelu and
 """
 
 import platform
+import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from embed_assets.encoder.flat import (
     linear_groups,
     norms,
     pool_rows,
+    transformer_of,
 )
 from embed_assets.encoder.workers import worker_count
 
@@ -39,6 +41,7 @@ SMALLEST_BATCH = 128
 """Tokens; less is not worth a worker."""
 
 _stacks: "weakref.WeakKeyDictionary[Any, tuple[WeightState, EncodingStack]]" = weakref.WeakKeyDictionary()
+_building = threading.Lock()
 
 
 @cache
@@ -122,16 +125,21 @@ class EncodingStack:
 
 def encoding_stack(encoder: "Encoder") -> EncodingStack:
     """The encoder's layers as they are now; prepared again when a weight was changed or an adapter moved."""
-    model: Any = encoder.model
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    model = transformer_of(encoder)
     state = WeightState.of(model)
-    known = _stacks.get(model)
-    if known is not None and state.unchanged(known[0]):
+    with _building:
+        known = _stacks.pop(model, None)
+        if known is None or not state.unchanged(known[0]):
+            known = None  # freed before the new one is built: it is as large as the layers
+            with torch.inference_mode(False), torch.no_grad():
+                known = (state, EncodingStack(model))
+        _stacks[model] = known
         return known[1]
-    with torch.inference_mode(False), torch.no_grad():
-        stack = EncodingStack(model)
-    _stacks[model] = (state, stack)
-    return stack
+
+
+def drop_encoding_stack(encoder: "Encoder") -> None:
+    """Frees the prepared layers; the next encoding prepares them again."""
+    _stacks.pop(transformer_of(encoder), None)
 
 
 def flat_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

@@ -26,6 +26,7 @@ from embed_assets.encoder.flat import (
     norms,
     pool_rows,
     spread_gradient,
+    transformer_of,
 )
 from embed_assets.encoder.flat_attention import attend, attend_backward
 from embed_assets.encoder.workers import in_workers, worker_count
@@ -285,18 +286,24 @@ def lora_stack(encoder: "Encoder", *, bfloat16: bool | None = None) -> LoraStack
     Args:
         bfloat16: of the large products; as before when not given, float32 at first.
     """
-    model: Any = encoder.model
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    model = transformer_of(encoder)
     known = _stacks.get(model)
     if bfloat16 is None:
         bfloat16 = known is not None and known[1].dtype == torch.bfloat16
     state = WeightState.of(model)
     wanted = torch.bfloat16 if bfloat16 else torch.float32
     if known is None or known[1].dtype != wanted or not state.same_tensors(known[0]):
+        known = None
+        _stacks.pop(model, None)  # freed before the new one is built: it is as large as the layers
         with torch.inference_mode(False), torch.no_grad():
             known = (state, LoraStack(model, encoder.pooling, bfloat16=bfloat16))
         _stacks[model] = known
     return known[1]
+
+
+def drop_lora_stack(encoder: "Encoder") -> None:
+    """Frees the layers regrouped for training."""
+    _stacks.pop(transformer_of(encoder), None)
 
 
 def flat_embed(encoder: "Encoder", rows: Sequence[Sequence[int]]) -> "Tensor":  # (rows, dim) float32, unit rows

@@ -109,11 +109,14 @@ def load_inputs(job: TrainingJob) -> Prepared:
 def write_candidate(job: TrainingJob, prepared: Prepared, result: TrainingResult, ranks: Ranks) -> dict[str, Any]:
     """Scales, saves and merges the adapter; the folder takes its name when it is complete."""
     scale_adapter(prepared.encoder.model, job.recipe.delta_scale)
+    trained = _sampled_vectors(prepared.encoder, prepared)
+    _drop_stacks(prepared.encoder)
     output = Path(job.output)
     with new_directory(output) as folder:
         save_adapter(result.adapted, folder / "adapter")
         merged = merged_encoder(Path(job.base_path), folder / "adapter", max_tokens=job.max_tokens)
-        _require_same_vectors(prepared, merged)
+        _require_same_vectors(trained, _sampled_vectors(merged, prepared))
+        _drop_stacks(merged)
         (folder / "model").mkdir()
         save_model(merged, folder / "model")
         write_curve(folder / "curve.jsonl", result.curve)
@@ -162,12 +165,27 @@ def summarise(job: TrainingJob, prepared: Prepared, result: TrainingResult, rank
     }
 
 
-def _require_same_vectors(prepared: Prepared, merged: Encoder) -> None:
-    """The artifact is what was trained: a few texts through both models."""
+def _drop_stacks(encoder: Encoder) -> None:
+    """Frees what the CPU's paths prepared: copies of all layers, which are too many beside a second model."""
+    from embed_assets.encoder.flat_encode import drop_encoding_stack
+    from embed_assets.encoder.flat_lora import drop_lora_stack
+
+    drop_encoding_stack(encoder)
+    drop_lora_stack(encoder)
+
+
+def _sampled_vectors(encoder: Encoder, prepared: Prepared) -> np.ndarray | None:  # (texts, dim)
+    """A few texts' vectors; None where training had a lower precision: the evaluation judges the artifact itself."""
     if prepared.encoder.device.type != "cpu":
-        return  # lower precision there: the evaluation judges the artifact itself
-    rows = prepared.data.query_tokens[:4] + prepared.data.passage_tokens[:4]
-    cosines = (prepared.encoder.encode_rows(rows) * merged.encode_rows(rows)).sum(axis=1)
+        return None
+    return encoder.encode_rows(prepared.data.query_tokens[:4] + prepared.data.passage_tokens[:4])
+
+
+def _require_same_vectors(trained: np.ndarray | None, merged: np.ndarray | None) -> None:
+    """The artifact is what was trained."""
+    if trained is None or merged is None:
+        return
+    cosines = (trained * merged).sum(axis=1)
     if float(cosines.min()) < 1.0 - MERGE_TOLERANCE:
         raise TrainingError(
             f"the merged model is not the trained one: cosine {cosines.min():.4f}; please report this with the recipe"

@@ -73,8 +73,11 @@ def _brought(training: TrainingData) -> np.ndarray:  # (passages,) index into pa
 
 def validation_mrr(encoder: Encoder, data: ValidationSet) -> float:
     """Mean reciprocal rank of the first relevant passage, 0 beyond rank 10; ties count against the model."""
+    from embed_assets.encoder.flat_encode import drop_encoding_stack
+
     queries = encoder.encode_rows(data.query_tokens)  # (queries, dim)
     passages = encoder.encode_rows(data.passage_tokens)  # (passages, dim)
+    drop_encoding_stack(encoder)  # the next step changes the weights, and needs the memory
     scores = queries @ passages.T  # (queries, passages)
     best = np.where(data.relevant, scores, -np.inf).max(axis=1, keepdims=True)  # (queries, 1)
     ranks = 1 + ((scores >= best) & ~data.relevant).sum(axis=1)

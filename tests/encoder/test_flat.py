@@ -1,8 +1,9 @@
 """The flat path gives the vectors and the adapter gradients of one row at a time, on one core and on several."""
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -111,6 +112,32 @@ def test_a_changed_adapter_changes_the_next_vectors() -> None:
     assert (after - expected).abs().max() < 1e-5 < (after - before).abs().max()
 
 
+def test_the_weights_are_never_prepared_twice_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old stack is gone when the next one is built: each is as large as the model's layers."""
+    encoder = tiny_encoder("bert")
+    modules: list[tuple[Any, str]] = [(flat_encode, "EncodingStack"), (flat_lora, "LoraStack")]
+    alive: list[weakref.ref[Any]] = []
+    for module, name in modules:
+        made = getattr(module, name)
+
+        def build(*args: Any, made: Any = made, **kwargs: Any) -> Any:
+            assert all(stack() is None for stack in alive)
+            stack = made(*args, **kwargs)
+            alive.append(weakref.ref(stack))
+            return stack
+
+        monkeypatch.setattr(module, name, build)
+    encoding_stack(as_encoder(encoder))
+    with torch.no_grad():
+        next(value for name, value in encoder.model.named_parameters() if "lora_B" in name).mul_(2)
+    encoding_stack(as_encoder(encoder))
+    flat_encode.drop_encoding_stack(as_encoder(encoder))
+    for bfloat16 in (False, True):
+        lora_stack(as_encoder(encoder), bfloat16=bfloat16)
+    flat_lora.drop_lora_stack(as_encoder(encoder))
+    assert [stack() for stack in alive] == [None] * 4
+
+
 def test_encode_takes_the_flat_path_and_keeps_the_order(tmp_path: Path, cores: int) -> None:
     encoder = load_encoder(build("minilm", tmp_path), device="cpu")
     assert choose_path(encoder) == "flat"
@@ -144,10 +171,9 @@ def test_what_it_is_not_written_for_takes_the_padded_path(tmp_path: Path) -> Non
 def test_the_tokens_said_to_be_computed_are_those_that_are(cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = tiny_encoder("bert")
     seen: list[int] = []
-    counted = flat_lora.flatten
 
     def flattened(rows: list[list[int]], *, spare: int) -> FlatRows:
-        flat = counted(rows, spare=spare)
+        flat = flatten(rows, spare=spare)
         seen.append(len(flat.token_ids))
         return flat
 

@@ -113,6 +113,33 @@ def test_the_same_job_gives_the_same_files(model: Path, filled: Store, tmp_path:
     assert digests[0] == digests[1]
 
 
+def test_the_prepared_layers_are_gone_before_a_second_model_is_loaded(
+    model: Path, filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from embed_assets.encoder import flat_encode, flat_lora
+    from embed_assets.encoder.flat import transformer_of
+    from embed_assets.training import candidate
+    from embed_assets.training.adapter import merged_encoder
+
+    load = candidate.load_inputs
+    loaded: list[candidate.Prepared] = []
+    held: list[bool] = []
+
+    def inputs(job: TrainingJob) -> candidate.Prepared:
+        loaded.append(load(job))
+        return loaded[0]
+
+    def merged(*args: Any, **kwargs: Any) -> Any:
+        transformer = transformer_of(loaded[0].encoder)
+        held.extend(transformer in stacks for stacks in (flat_encode._stacks, flat_lora._stacks))
+        return merged_encoder(*args, **kwargs)
+
+    monkeypatch.setattr(candidate, "load_inputs", inputs)
+    monkeypatch.setattr(candidate, "merged_encoder", merged)
+    train_to_directory(settings_for(model), filled.pairs, tmp_path / "out")
+    assert held == [False, False]
+
+
 def test_the_model_is_base_plus_scaled_adapter(model: Path, filled: Store, tmp_path: Path) -> None:
     from embed_assets.training.adapter import merged_encoder
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from embed_assets.encoder import flat_encode
 from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.load import load_encoder
 from embed_assets.training import loop
@@ -134,6 +135,7 @@ def test_validation_by_hand(tmp_path: Path) -> None:
     texts = data.passage_tokens[:12]
     right = ValidationSet(query_tokens=texts, passage_tokens=texts, relevant=np.eye(12, dtype=bool))
     assert validation_mrr(encoder, right) == 1.0
+    assert encoder.model not in flat_encode._stacks  # steps have the memory
     wrong = np.eye(12, dtype=bool)
     wrong[0] = np.roll(wrong[0], 1)
     assert validation_mrr(encoder, dataclasses.replace(right, relevant=wrong)) < 1.0
