@@ -18,25 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embed_assets.encoder.encoder import Encoder
-from embed_assets.encoder.paths import choose_path, computed_tokens
 from embed_assets.encoder.transfer import Arrival
-from embed_assets.training.adapter import adapter_parameters, adapter_state, add_adapter, load_adapter_state
+from embed_assets.training.adapter import adapter_state, load_adapter_state
 from embed_assets.training.curve import StepRecord
 from embed_assets.training.data import Batch, TrainingData, epoch_batches, make_batch
 from embed_assets.training.errors import TrainingError
-from embed_assets.training.flops import peak_flops, training_flops
-from embed_assets.training.lora import has_fast_bfloat16, speed_up_adapter
-from embed_assets.training.memory import (
-    MemoryPlan,
-    is_out_of_memory,
-    largest_step_tokens,
-    plan_memory,
-    used_memory,
-)
+from embed_assets.training.figures import Figures, QueuedStep
+from embed_assets.training.memory import MemoryPlan, is_out_of_memory
 from embed_assets.training.ranks import Ranks
 from embed_assets.training.recipe import Recipe
-from embed_assets.training.resume import Progress, load_progress, save_progress
-from embed_assets.training.step import loss_and_gradients, micro_batches
+from embed_assets.training.resume import Progress, save_progress
+from embed_assets.training.start import Run, start_run
+from embed_assets.training.step import loss_and_gradients
 from embed_assets.training.validation import ValidationSet, validation_mrr
 
 if TYPE_CHECKING:
@@ -96,118 +89,67 @@ def train(
     Raises:
         TrainingError: the loss is no number or explodes, a LoRA target is wrong, or memory runs out twice.
     """
-    import torch
-
-    adapted = add_adapter(encoder, recipe)
-    encoder.model.eval()  # no dropout, so that every path computes the same
-    parameters = adapter_parameters(encoder.model)
-    on_cuda = encoder.device.type == "cuda"
-    kind: dict[str, Any] = {"fused": True} if on_cuda else {"foreach": True}
-    optimizer = torch.optim.AdamW(
-        parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, **kind
-    )
-    chosen = choose_path(encoder, path, level=logging.INFO)
-    precision = _speed_up(encoder, chosen, precision)
-    logger.info("large products in %s", precision)
-    plan = plan or _plan(encoder, data, recipe, chosen, ranks)
-    progress = load_progress(progress_file, run, encoder.model, optimizer) if progress_file else None
-    progress = progress or Progress()
+    begun = start_run(
+        encoder, data, recipe, plan=plan, path=path, precision=precision, ranks=ranks,
+        progress_file=progress_file, digest=run,
+    )  # fmt: skip
+    progress = begun.progress
     if progress.step == 0 and validation is not None and ranks.leads:
         progress.validation_before = validation_mrr(encoder, validation)
 
     steps_per_epoch = len(epoch_batches(data, recipe.batch_size, seed=recipe.seed, epoch=0))
     steps = steps_per_epoch * recipe.epochs
-    clock = _Clock()
+    figures = Figures(begun, steps_per_epoch)
     saved_at = time.monotonic()
-    waiting: _Step | None = None  # queued on the device, its figures not read yet
-    before: Arrival | None = None  # figures of the last step that was read, unless something came in between
     for number, rows, batch in _batches_ahead(data, recipe, progress.step):
-        optimizer.zero_grad(set_to_none=True)
-        loss, plan = _loss_with_one_retry(encoder, batch, recipe, plan, chosen, ranks)
-        ranks.sum_gradients(parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.max_gradient_norm)
-        rate = learning_rate_at(number, steps, recipe)
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.step()
-
-        queued = _Step(number, len(rows), batch, rate, Arrival(torch.stack([loss, norm.to(loss.dtype)])))
+        queued = _queue_step(begun, number, len(rows), batch, learning_rate_at(number, steps, recipe))
         ends_epoch = (number + 1) % steps_per_epoch == 0
         reads = number + 1 == steps or (ends_epoch and validation is not None)
         saves = progress_file is not None and time.monotonic() - saved_at > SAVE_EVERY_SECONDS
-        due = [step for step in (waiting, queued) if step is not None]
-        if on_cuda and not reads and not saves:
-            waiting, due = queued, due[:-1]
-        else:
-            waiting = None
-        for step in due:
-            loss_value, norm_value = step.figures.wait().tolist()
-            _require_finite(loss_value, norm_value, step.number, recipe)
-            elapsed = clock.lap()
-            seconds = (before and step.figures.seconds_since(before)) or elapsed
-            before = step.figures
-            record = StepRecord(
-                step=step.number + 1,
-                epoch=(step.number + 1) / steps_per_epoch,
-                loss=loss_value,
-                gradient_norm=norm_value,
-                learning_rate=step.rate,
-                samples_per_second=step.rows / seconds,
-                tokens_per_second=sum(map(len, step.batch.tokens)) / seconds,
-                padding_share=padding_share(encoder, step.batch, plan, chosen),
-                memory_bytes=used_memory(encoder.device),
-                mfu=_utilisation(encoder, step.batch, parameters, ranks, seconds),
-            )
+        for step in figures.due(queued, all_of_them=reads or saves):
+            record, elapsed = figures.read(step)
+            _require_finite(record, recipe)
             if ends_epoch and step is queued and ranks.leads:
                 epoch = (number + 1) // steps_per_epoch
                 record = replace(record, validation_mrr=_keep_the_best(encoder, validation, progress, epoch))
-            progress.seconds += elapsed + clock.lap()
+            progress.seconds += elapsed + figures.lap()
             progress.curve.append(record)
             progress.step = step.number + 1
             _require_convergence(progress.curve, recipe)
             observe(record, steps)
         if saves and progress_file and ranks.leads:
-            save_progress(progress_file, run, progress, encoder.model, optimizer)
+            save_progress(progress_file, run, progress, encoder.model, begun.optimizer)
             saved_at = time.monotonic()
-            clock.lap()
+            figures.lap()
         if reads or saves:
-            before = None
+            figures.interrupted()
 
     if progress.best_state is not None:
         load_adapter_state(encoder.model, progress.best_state)
     return TrainingResult(
-        adapted=adapted,
+        adapted=begun.adapted,
         curve=progress.curve,
         seconds=progress.seconds,
         validation_before=progress.validation_before,
         validation_after=progress.best_mrr if progress.best_state is not None else None,
         best_epoch=progress.best_epoch or recipe.epochs,
-        plan=plan,
-        path=chosen,
-        precision=precision,
+        plan=begun.plan,
+        path=begun.path,
+        precision=begun.precision,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A step that was queued, and its loss and gradient norm on their way."""
+def _queue_step(run: Run, number: int, rows: int, batch: Batch, rate: float) -> QueuedStep:
+    """Loss, gradients and the optimizer's step; on CUDA nothing here waits for the device."""
+    import torch
 
-    number: int
-    rows: int
-    batch: Batch
-    rate: float
-    figures: Arrival
-
-
-class _Clock:
-    """Seconds since it was asked last."""
-
-    def __init__(self) -> None:
-        self._last = time.monotonic()
-
-    def lap(self) -> float:
-        now = time.monotonic()
-        seconds, self._last = now - self._last, now
-        return max(seconds, 1e-9)
+    run.optimizer.zero_grad(set_to_none=True)
+    loss, run.plan = _loss_with_one_retry(run.encoder, batch, run.recipe, run.plan, run.path, run.ranks)
+    run.ranks.sum_gradients(run.parameters.values())
+    norm = torch.nn.utils.clip_grad_norm_(run.parameters.values(), run.recipe.max_gradient_norm)
+    run.optimizer.param_groups[0]["lr"] = rate
+    run.optimizer.step()
+    return QueuedStep(number, rows, batch, rate, Arrival(torch.stack([loss, norm.to(loss.dtype)])))
 
 
 def _batches_ahead(data: TrainingData, recipe: Recipe, first: int) -> Iterator[tuple[int, np.ndarray, Batch]]:
@@ -232,54 +174,12 @@ def _batches_ahead(data: TrainingData, recipe: Recipe, first: int) -> Iterator[t
             yield number, of, batch.result()
 
 
-def _plan(encoder: Encoder, data: TrainingData, recipe: Recipe, path: str, ranks: Ranks) -> MemoryPlan:
-    """The memory plan for these rows, said in the log."""
-    tokens = largest_step_tokens(data, recipe.batch_size, seed=recipe.seed, ranks=ranks.count)
-    plan = plan_memory(encoder, step_tokens=tokens, path=path, rank=recipe.lora_rank)
-    logger.info("%s", plan.reason)
-    return plan
-
-
-def _utilisation(
-    encoder: Encoder, batch: Batch, parameters: "dict[str, torch.nn.Parameter]", ranks: Ranks, seconds: float
-) -> float | None:
-    """Share of the peak arithmetic of all ranks' devices that the step's model needed."""
-    peak = peak_flops(encoder.device)
-    if peak is None:
-        return None
-    trained = sum(parameter.numel() for parameter in parameters.values())
-    config = encoder.model.config
-    flops = training_flops(config, [len(row) for row in batch.tokens], adapter_parameters=trained)
-    return flops / seconds / (peak * ranks.count)
-
-
-def _speed_up(encoder: Encoder, path: str, precision: str) -> str:
-    """Puts the fast LoRA layers in place where they run, and says in which precision the large products are."""
-    if path not in ("padded", "flat") or encoder.device.type != "cpu":
-        return encoder.precision
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16())
-    if path == "flat":
-        from embed_assets.encoder.flat_lora import lora_stack
-
-        lora_stack(encoder, bfloat16=bfloat16)
-    else:
-        speed_up_adapter(encoder.model, bfloat16=bfloat16)
-    return "bfloat16" if bfloat16 else "float32"
-
-
 def learning_rate_at(step: int, steps: int, recipe: Recipe) -> float:
     """Linear warm-up to the peak, then linear decay towards zero. `step` counts from 0."""
     warmup = math.ceil(recipe.warmup_ratio * steps)
     if step < warmup:
         return recipe.learning_rate * (step + 1) / warmup
     return recipe.learning_rate * (steps - step) / max(1, steps - warmup)
-
-
-def padding_share(encoder: Encoder, batch: Batch, plan: MemoryPlan, path: str) -> float:
-    """Share of the computed tokens that are padding."""
-    lengths = [len(row) for row in batch.tokens]
-    batches = [[lengths[index] for index in part] for part in micro_batches(lengths, plan, path)]
-    return 1.0 - sum(lengths) / computed_tokens(encoder, path, batches)
 
 
 def _loss_with_one_retry(
@@ -334,11 +234,11 @@ def _keep_the_best(encoder: Encoder, validation: ValidationSet | None, progress:
     return mrr
 
 
-def _require_finite(loss: float, norm: float, step: int, recipe: Recipe) -> None:
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+def _require_finite(record: StepRecord, recipe: Recipe) -> None:
+    if not (math.isfinite(record.loss) and math.isfinite(record.gradient_norm)):
         raise TrainingError(
-            f"step {step + 1}: the loss is {loss}, the gradient's norm {norm}; lower training.learning_rate "
-            f"(now {recipe.learning_rate:g}), or check the base model's weights"
+            f"step {record.step}: the loss is {record.loss}, the gradient's norm {record.gradient_norm}; lower "
+            f"training.learning_rate (now {recipe.learning_rate:g}), or check the base model's weights"
         )
 
 
