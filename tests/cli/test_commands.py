@@ -22,7 +22,7 @@ def embed_assets(
         input=given,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         check=False,
     )
 

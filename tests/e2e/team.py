@@ -108,7 +108,7 @@ class Team:
         """`embed-assets serve`, ready; stopped at the end."""
         process = self.start("serve")
         try:
-            deadline = time.monotonic() + 120
+            deadline = time.monotonic() + 300
             service = find_service(self.store)
             while service is None or not service.ready():
                 assert process.poll() is None, process.communicate()
@@ -118,7 +118,7 @@ class Team:
             yield service
         finally:
             process.terminate()
-            process.communicate(timeout=60)
+            process.communicate(timeout=300)
 
     def copy(self, root: Path) -> "Team":
         """The same folder elsewhere, to do damage to. Repositories are named by absolute path, and shared."""

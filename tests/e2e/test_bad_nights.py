@@ -17,6 +17,7 @@ from embed_assets.settings import load_settings
 from embed_assets.snippets.collect import collect_snippets
 from tests.e2e.repositories import commit_all, package_repository
 from tests.e2e.team import Team
+from tests.processes import wait_until_gone
 from tests.tiny_models import build
 from tests.webhook import Webhook
 
@@ -68,21 +69,28 @@ def team(prepared: Team, tmp_path: Path, webhook: Webhook) -> Team:
 
 def training_process(team: Team, night: "subprocess.Popen[str]") -> psutil.Process:
     """The night's training process, once it has trained a few steps."""
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 500
     while time.monotonic() < deadline:
         assert night.poll() is None, night.communicate()
         curves = list(team.store.runs.glob("*/curve.jsonl"))
         if curves and len(curves[0].read_text(encoding="utf-8").splitlines()) > 3:
             for child in psutil.Process(night.pid).children(recursive=True):
-                if "embed_assets.training" in child.cmdline():
+                if "embed_assets.training" in command_of(child):
                     return child
         time.sleep(0.1)
     raise AssertionError("no training began")
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """Empty when it ended meanwhile, as git does after a moment."""
+    try:
+        return [str(part) for part in process.cmdline()]
+    except psutil.NoSuchProcess:
+        return []
+
+
 def assert_nothing_left(team: Team, *processes: psutil.Process) -> None:
-    psutil.wait_procs(processes, timeout=30)
-    assert not any(process.is_running() for process in processes)
+    wait_until_gone(*processes)
     assert team.live_id == "base"
     assert not team.store.candidates.exists() or list(team.store.candidates.iterdir()) == []
 
@@ -91,7 +99,7 @@ def test_a_killed_trainer_fails_the_night_is_told_once_and_the_next_night_goes_o
     night = team.start("run", "--json", *FOREVER)
     trainer = training_process(team, night)
     trainer.kill()
-    output, errors = night.communicate(timeout=240)
+    output, errors = night.communicate(timeout=500)
     assert night.returncode == 1, errors
     outcome = json.loads(output)
     assert outcome["outcome"] == "failed"
@@ -106,7 +114,7 @@ def test_a_cancelled_night_takes_its_training_along(team: Team, webhook: Webhook
     night = team.start("run", "--json", *FOREVER)
     trainer = training_process(team, night)
     night.terminate()
-    output, errors = night.communicate(timeout=120)
+    output, errors = night.communicate(timeout=500)
     assert night.returncode == 130, errors
     assert json.loads(output)["outcome"] == "cancelled"
     assert webhook.posted == []
@@ -121,7 +129,7 @@ def test_a_night_cancelled_in_dagster_takes_its_training_along(team: Team) -> No
     trainer = training_process(team, night)
     steps = psutil.Process(night.pid).children(recursive=True)
     night.send_signal(signal.SIGINT)
-    night.communicate(timeout=120)
+    night.communicate(timeout=500)
     assert_nothing_left(team, trainer, *steps)
     with dg.DagsterInstance.from_config(str(team.store.dagster_home)) as instance:
         [run] = instance.get_runs()
@@ -135,7 +143,7 @@ def test_a_killed_night_takes_its_training_along_is_told_by_the_next_one_and_hol
     night = team.start("run", *FOREVER)
     trainer = training_process(team, night)
     night.kill()
-    night.communicate(timeout=120)
+    night.communicate(timeout=500)
     assert_nothing_left(team, trainer)
     assert webhook.posted == []
     done = team.run("run", "--json", "--epochs", "1")
@@ -177,7 +185,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(team: Team, code: Path, tmp_
     command = ["train", "--pairs", str(tmp_path / "pairs.jsonl"), "--output-dir", str(tmp_path / "trained")]
     done = subprocess.run(
         [sys.executable, "-m", "embed_assets.cli", *command, "--epochs", "1"],
-        cwd=team.root, env=team.environment(), capture_output=True, text=True, check=False, timeout=240,
+        cwd=team.root, env=team.environment(), capture_output=True, text=True, check=False, timeout=500,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536)),
     )  # fmt: skip
     assert done.returncode == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from embed_assets.checkpoints.verdict import read_report
 from embed_assets.pairs.manifest import read_manifest
 from embed_assets.store import directory_digests, read_json, read_lines
 from tests.e2e.conftest import QUESTION, Night
@@ -114,7 +115,15 @@ def test_the_trainings_figures_its_curve_and_its_log_reach_dagster(good: Night, 
         said = "\n".join(entry.user_message for entry in instance.all_logs(event.run_id))
     for name in ("rows", "steps", "final_loss", "samples_per_second"):
         assert metadata[name].value == trained[name]
-    assert float(str(metadata["gain"].value)) > 0.05
+    decides = read_report(team.store, team.candidate_id).slice("docstring")
+    assert decides is not None
+    before, after = (
+        [1 / found[0] if found and found[0] <= 10 else 0.0 for found in decides.ranks[system]]
+        for system in ("live", "candidate")
+    )
+    gain = float(str(metadata["gain"].value))
+    assert gain == pytest.approx((sum(after) - sum(before)) / len(before), abs=1e-9)
+    assert gain > 0.05
     for plot in ("loss_curve", "recall_plot"):
         encoded = str(metadata[plot].value).split("data:image/png;base64,")[1].rstrip(")")
         assert base64.b64decode(encoded).startswith(b"\x89PNG")

@@ -151,22 +151,24 @@ def test_admin_endpoints_need_their_own_token(live: Running) -> None:
 def test_health_answers_while_the_model_is_busy(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     generation = live.service.engine.current
     encode = type(generation).encode_rows
-    busy = threading.Event()
+    busy, answered = threading.Event(), threading.Event()
+    waited: list[bool] = []
 
     def slow(self: Any, rows: Any) -> np.ndarray:
         busy.set()
-        time.sleep(1)
+        waited.append(answered.wait(50))
         return encode(self, rows)
 
     monkeypatch.setattr(type(generation), "encode_rows", slow)
     large = threading.Thread(target=lambda: live.post("/v1/embeddings", {"input": ["retry failed webhooks"] * 64}))
     large.start()
-    assert busy.wait(10)
+    assert busy.wait(60)
     for path in ("/health", "/ready", "/metrics"):
-        started = time.monotonic()
         assert live.get(path).status_code == 200
-        assert time.monotonic() - started < 0.5
+    assert waited == [], "they were answered while the model was at work"
+    answered.set()
     large.join()
+    assert all(waited)
 
 
 def test_a_full_queue_is_503_with_a_time(live: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,17 +197,17 @@ def test_a_client_that_leaves_frees_its_place(live: Running, monkeypatch: pytest
     generation = live.service.engine.current
     gate = threading.Event()
     encode = type(generation).encode_rows
-    monkeypatch.setattr(type(generation), "encode_rows", lambda self, rows: gate.wait(10) and encode(self, rows))
+    monkeypatch.setattr(type(generation), "encode_rows", lambda self, rows: gate.wait(120) and encode(self, rows))
     blocker = threading.Thread(target=lambda: live.post("/v1/embeddings", {"input": "a"}))
     blocker.start()
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(live.url + "/v1/embeddings", json={"input": ["b"] * 60}, timeout=0.5, verify=TLS)
-    deadline = time.monotonic() + 5
+        httpx.post(live.url + "/v1/embeddings", json={"input": ["b"] * 60}, timeout=2, verify=TLS)
+    deadline = time.monotonic() + 60
     while live.service.engine.status()["live"]["in_flight"] > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
     gate.set()
     blocker.join()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while live.service.batcher.queued_tokens and time.monotonic() < deadline:
         time.sleep(0.01)
     assert live.service.engine.status()["live"]["in_flight"] == 0

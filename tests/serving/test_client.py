@@ -73,11 +73,11 @@ def test_a_swap_under_way_is_waited_for(live: Running) -> None:
     def hold() -> None:
         with live.service.engine.swapping("another"):
             started.set()
-            ended.wait(10)
+            ended.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    assert started.wait(5)
+    assert started.wait(60)
     with pytest.raises(ServiceError, match="a swap to another is under way") as refused:
         live.client.reload(timeout_seconds=0.2)
     assert refused.value.code == "swap_in_progress"

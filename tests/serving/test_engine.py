@@ -33,7 +33,7 @@ class Loads:
 
     def __call__(self, checkpoint_id: str) -> Generation:
         self.asked.append(checkpoint_id)
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         if checkpoint_id in self.broken:
             raise ValueError(f"{checkpoint_id} is broken")
         return generation(checkpoint_id)
@@ -67,23 +67,23 @@ def test_a_lease_keeps_its_generation_over_a_swap(engine: Engine) -> None:
 
 
 def test_a_swap_waits_for_the_requests_of_the_replaced_model(loads: Loads) -> None:
-    engine = Engine(loads, drain_seconds=10)
+    engine = Engine(loads, drain_seconds=60)
     engine.swap_to("a")
     leased, release = threading.Event(), threading.Event()
 
     def hold() -> None:
         with engine.lease():
             leased.set()
-            release.wait(10)
+            release.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    leased.wait(10)
+    leased.wait(60)
     threading.Timer(0.1, release.set).start()
     swap = engine.swap_to("b")
     holder.join()
     assert swap.drained
-    assert 0.09 <= swap.seconds < 5
+    assert 0.09 <= swap.seconds < 30
 
 
 def test_the_previous_generation_is_at_hand(engine: Engine, loads: Loads) -> None:

@@ -52,7 +52,7 @@ def serving(settings: Settings, **environment: str) -> Iterator[subprocess.Popen
         env={**os.environ, **environment}, cwd=settings.data_dir, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while read_record(Store(settings.data_dir)) is None:
             assert process.poll() is None, process.stderr and process.stderr.read()
             assert time.monotonic() < deadline
@@ -84,9 +84,10 @@ def test_a_life_from_start_to_sigterm(settings: Settings, store: Store, checkpoi
         answers: list[int] = []
         asking = threading.Thread(target=lambda: answers.append(len(service.embed(["retry failed webhooks"] * 60)[0])))
         asking.start()
-        time.sleep(0.02)
+        while asking.is_alive() and service.status()["live"]["in_flight"] == 0:
+            time.sleep(0.001)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         asking.join()
         assert answers == [60], "a request under way is finished"
         assert not store.service.exists()

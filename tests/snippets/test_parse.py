@@ -1,6 +1,7 @@
 """Parsing on all cores: what one process gives, in order, whatever happens to the processes."""
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +12,7 @@ import pytest
 from embed_assets.snippets import parse as parsing
 from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed, parse, parse_all
 
+BOUNDED_MEMORY = pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to RLIMIT_AS")
 CRASH = b"# crashes the parser\n"
 
 
@@ -59,7 +61,7 @@ def test_many_processes_give_what_one_gives() -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-@pytest.mark.parametrize("parse_batch", [dies_on_crash, takes_all_memory])
+@pytest.mark.parametrize("parse_batch", [dies_on_crash, pytest.param(takes_all_memory, marks=BOUNDED_MEMORY)])
 def test_files_that_crash_the_parser_take_nothing_else_with_them(
     parse_batch: Callable[[Sequence[Blob]], list[Parsed]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from embed_assets.training import launch
 from embed_assets.training.curve import read_curve
 from embed_assets.training.job import TrainingJob
 from embed_assets.training.plan import plan_training
+from tests.processes import wait_until_gone
 from tests.tiny_models import build
 from tests.training.made_pairs import pairs_table
 
@@ -91,7 +93,7 @@ def test_two_processes_write_one_candidate_with_the_losses_of_one_process(filled
         job, path = job_file(filled, model)
         command = launch.torchrun(count, "embed_assets.training", [str(path)])
         child = start(command)
-        _, errors = child.communicate(timeout=300)
+        _, errors = child.communicate(timeout=500)
         assert child.returncode == 0, errors[-3000:]
         folder = filled.candidate(job.candidate_id)
         assert read_json(folder / "training.json")["ranks"] == count
@@ -110,34 +112,18 @@ def test_a_cancel_reaches_every_process_and_leaves_nothing(filled: Store, tmp_pa
     job, path = job_file(filled, build("minilm", tmp_path), epochs=1000)
     child = start(launch.torchrun(2, "embed_assets.training", [str(path)]))
     curve = Path(job.run_directory) / "curve.jsonl"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 500
     while not (curve.exists() and len(curve.read_text().splitlines()) > 3):
         assert child.poll() is None, child.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    workers = processes_of(child.pid)
+    workers = psutil.Process(child.pid).children(recursive=True)
     assert len(workers) >= 2
     child.send_signal(signal.SIGTERM)
-    child.communicate(timeout=300)
+    child.communicate(timeout=500)
     assert child.returncode != 0
-    for worker in workers:
-        assert not alive(worker)
+    wait_until_gone(*workers)
     assert not filled.candidates.exists() or not list(filled.candidates.iterdir())
-
-
-def processes_of(parent: int) -> list[int]:
-    import psutil
-
-    return [child.pid for child in psutil.Process(parent).children(recursive=True)]
-
-
-def alive(process: int) -> bool:
-    import psutil
-
-    try:
-        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 def test_an_error_of_one_process_ends_all_with_one_line(filled: Store, tmp_path: Path) -> None:
@@ -149,6 +135,6 @@ def test_an_error_of_one_process_ends_all_with_one_line(filled: Store, tmp_path:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", "EMBED_ASSETS_ERROR_FILE": str(said)},
     )  # fmt: skip
-    child.communicate(timeout=300)
+    child.communicate(timeout=500)
     assert child.returncode == 1
     assert said.read_text().startswith(f"pairs file {filled.pairs} does not exist")
