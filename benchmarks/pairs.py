@@ -30,10 +30,11 @@ sys.path.insert(0, str(ROOT))
 from benchmarks._changed_commits import count_changed_commits  # noqa: E402
 from benchmarks._memory import peak_memory  # noqa: E402
 from embed_assets.evaluation.benchmark import read_benchmark  # noqa: E402
+from embed_assets.files import read_json  # noqa: E402
 from embed_assets.pairs.build import build_pairs  # noqa: E402
 from embed_assets.pairs.leakage import find_leaks  # noqa: E402
 from embed_assets.settings import Settings  # noqa: E402
-from embed_assets.store import Store, read_json  # noqa: E402
+from embed_assets.store import Store  # noqa: E402
 
 DEFAULT = ("networkx=package:networkx",)
 STEPS = ("first", "second", "facts")

@@ -40,10 +40,11 @@ from embed_assets.evaluation.evaluate import evaluate_candidate  # noqa: E402
 from embed_assets.evaluation.gate import decide  # noqa: E402
 from embed_assets.evaluation.job import plan_evaluation  # noqa: E402
 from embed_assets.evaluation.metrics import recall_at, reciprocal_rank  # noqa: E402
+from embed_assets.files import write_json  # noqa: E402
 from embed_assets.pairs.build import build_pairs  # noqa: E402
 from embed_assets.records import RecallReport, SliceReport, query_digest  # noqa: E402
 from embed_assets.settings import Settings  # noqa: E402
-from embed_assets.store import Store, write_json  # noqa: E402
+from embed_assets.store import Store  # noqa: E402
 from embed_assets.training.candidate import run_job  # noqa: E402
 from embed_assets.training.job import TrainingJob  # noqa: E402
 from embed_assets.training.plan import plan_training  # noqa: E402

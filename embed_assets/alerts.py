@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import httpx
 
+from embed_assets.files import write_json
 from embed_assets.settings import AlertSettings
-from embed_assets.store import Store, write_json
+from embed_assets.store import Store
 
 
 class AlertError(RuntimeError):

@@ -11,10 +11,11 @@ from embed_assets.checkpoints.live import live_model
 from embed_assets.checkpoints.verdict import latest_candidate_id, read_report
 from embed_assets.evaluation.gate import decide
 from embed_assets.evaluation.metrics import mean_recall, mean_reciprocal_rank
+from embed_assets.files import read_json, read_lines
 from embed_assets.records import BASE, RecallReport
 from embed_assets.serving.client import find_service
 from embed_assets.settings import Settings
-from embed_assets.store import Store, read_json, read_lines
+from embed_assets.store import Store
 
 
 @dataclass(frozen=True, kw_only=True)

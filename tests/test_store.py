@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from embed_assets.store import (
+from embed_assets.files import (
     DiskFullError,
-    Store,
     StoreError,
     append_line,
     directory_digests,
@@ -18,6 +17,7 @@ from embed_assets.store import (
     write_json,
     write_text,
 )
+from embed_assets.store import Store
 
 
 def no_leftovers(folder: Path) -> bool:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from embed_assets.checkpoints.manifest import CheckpointCorruptError, read_manifest, verify
+from embed_assets.files import StoreError, append_line, point_link, read_lines, sync_directory
 from embed_assets.records import BASE
-from embed_assets.store import Store, StoreError, append_line, point_link, read_lines, sync_directory
+from embed_assets.store import Store
 
 
 class RollbackError(RuntimeError):

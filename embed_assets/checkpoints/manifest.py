@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from embed_assets.store import StoreError, directory_digests, read_json, write_json
+from embed_assets.files import StoreError, directory_digests, read_json, write_json
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -17,18 +17,18 @@ from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.layout import ModelError
 from embed_assets.evaluation.gate import GateError, decide
 from embed_assets.evaluation.verdict import Verdict
-from embed_assets.records import RecallReport, ReportCorruptError
-from embed_assets.settings import GateSettings
-from embed_assets.store import (
+from embed_assets.files import (
     FULL_DISK,
     DiskFullError,
-    Store,
     StoreError,
     directory_digests,
     new_directory,
     point_link,
     read_lines,
 )
+from embed_assets.records import RecallReport, ReportCorruptError
+from embed_assets.settings import GateSettings
+from embed_assets.store import Store
 
 BESIDE_THE_MODEL = ("golden.safetensors", "report.json", "training.json")
 """Files of a candidate that every checkpoint carries."""

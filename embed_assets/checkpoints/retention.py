@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from embed_assets.checkpoints.live import checkpoint_ids, current_id, lineage, locked
+from embed_assets.files import StoreError, read_json, read_lines
 from embed_assets.settings import RetentionSettings
-from embed_assets.store import Store, StoreError, read_json, read_lines
+from embed_assets.store import Store
 
 WEIGHTS = ("model", "adapter", "golden.safetensors")
 """What of a candidate takes room."""

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from embed_assets.evaluation.gate import decide
 from embed_assets.evaluation.verdict import Verdict
+from embed_assets.files import StoreError, read_json, write_json
 from embed_assets.records import RecallReport
 from embed_assets.settings import GateSettings
-from embed_assets.store import Store, StoreError, read_json, write_json
+from embed_assets.store import Store
 
 
 def judge(store: Store, policy: GateSettings, candidate_id: str) -> Verdict:

@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 from embed_assets.cli.options import ConfigFile, DataDirectory
+from embed_assets.files import StoreError
 from embed_assets.settings import load_settings
-from embed_assets.store import Store, StoreError
+from embed_assets.store import Store
 
 
 def export(

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory
+from embed_assets.files import write_text
 from embed_assets.settings import DEFAULT_FILE, is_local_path, load_settings
 from embed_assets.settings_file import commented_settings
-from embed_assets.store import write_text
 
 
 def init(

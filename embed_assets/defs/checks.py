@@ -11,11 +11,11 @@ from embed_assets.defs import metadata
 from embed_assets.defs.assets import code_snippets, contrastive_pairs, finetuned_adapter, live_embedder_reload
 from embed_assets.defs.resources import Project
 from embed_assets.evaluation.benchmark import read_benchmark
+from embed_assets.files import read_json
 from embed_assets.pairs.leakage import find_leaks, lineage_leaks, summary
 from embed_assets.pairs.manifest import learnt_queries
 from embed_assets.serving.client import find_service
 from embed_assets.snippets.collect import read_manifest
-from embed_assets.store import read_json
 
 GATE = {
     "recall_beats_live": "On held-out queries the candidate finds code better than the live model, beyond chance.",

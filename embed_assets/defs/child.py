@@ -6,8 +6,9 @@ from typing import Protocol
 
 import dagster as dg
 
+from embed_assets.files import write_json
 from embed_assets.settings import ERROR_FILE_VARIABLE
-from embed_assets.store import Store, write_json
+from embed_assets.store import Store
 
 
 class Job(Protocol):

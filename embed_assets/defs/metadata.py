@@ -12,10 +12,11 @@ from embed_assets.checkpoints.verdict import read_report
 from embed_assets.doctor import Finding
 from embed_assets.evaluation.benchmark import read_benchmark
 from embed_assets.evaluation.verdict import Check, Verdict
+from embed_assets.files import read_json
 from embed_assets.pairs.leakage import Leak, summary
 from embed_assets.pairs.manifest import PairsManifest
 from embed_assets.snippets.collect import SnippetsManifest
-from embed_assets.store import Store, read_json
+from embed_assets.store import Store
 
 Metadata = dict[str, Any]
 EXAMPLES_SHOWN = 8

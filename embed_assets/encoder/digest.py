@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 
 from embed_assets.encoder.layout import ModelError
+from embed_assets.files import file_sha256
 from embed_assets.records import digest_of, digest_of_json
-from embed_assets.store import file_sha256
 
 SERVABLE_FILES = (
     "config.json",

@@ -11,7 +11,7 @@ from typing import Literal
 
 from embed_assets import models
 from embed_assets.encoder.layout import ModelError, read_layout, read_model_json
-from embed_assets.store import file_sha256
+from embed_assets.files import file_sha256
 
 Origin = Literal["directory", "package", "cache", "hub"]
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "1_Pooling/*", "2_Normalize/*")

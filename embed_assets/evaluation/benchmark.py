@@ -13,8 +13,8 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.files import StoreError, new_directory, read_documents, read_json, write_text
 from embed_assets.records import CORPUS_SCHEMA, QUERY_SCHEMA, Benchmark
-from embed_assets.store import StoreError, new_directory, read_documents, read_json, write_text
 
 QRELS_HEADER = ("query-id", "corpus-id", "score")
 

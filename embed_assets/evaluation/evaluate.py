@@ -20,11 +20,11 @@ from embed_assets.evaluation.job import EvaluationJob
 from embed_assets.evaluation.lineage import find_leaks
 from embed_assets.evaluation.tasks import GUARD, Task, external_name, external_tasks, guard_tasks, tasks_of
 from embed_assets.evaluation.vectors import Floats, TextEncoder, embed, prune
+from embed_assets.files import read_json, write_json
 from embed_assets.records import BASE, Benchmark, RecallReport, SliceReport
 from embed_assets.retrieval.bm25 import BM25
 from embed_assets.retrieval.exact import block_size, ranks_in
 from embed_assets.retrieval.fusion import reciprocal_rank_fusion, zscore_fusion
-from embed_assets.store import read_json, write_json
 
 Observe = Callable[[str, int, int], None]
 """What is going on, texts finished, texts in all."""

@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from embed_assets.evaluation.vectors import Floats, Kind, TextEncoder
-from embed_assets.store import write_file
+from embed_assets.files import write_file
 
 COUNT = 16
 """Of queries, and of passages."""

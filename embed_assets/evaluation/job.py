@@ -8,9 +8,10 @@ from typing import Any
 from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.resolve import resolve
 from embed_assets.evaluation.errors import EvaluationError
+from embed_assets.files import StoreError, read_json
 from embed_assets.records import BASE
 from embed_assets.settings import Settings
-from embed_assets.store import Store, StoreError, read_json
+from embed_assets.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from embed_assets.files import read_json
 from embed_assets.records import Benchmark, query_digest
-from embed_assets.store import read_json
 
 
 def find_leaks(benchmark: Benchmark, candidate: Path, live: Path | None) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embed_assets.evaluation.errors import EvaluationError
-from embed_assets.store import write_file
+from embed_assets.files import write_file
 
 Floats = npt.NDArray[np.float32]
 Digests = npt.NDArray[np.uint8]

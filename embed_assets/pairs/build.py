@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from embed_assets.evaluation.benchmark import write_benchmark
+from embed_assets.files import StoreError, file_sha256, point_link, write_file, write_json, write_text
 from embed_assets.pairs.calls import proposals_of_callers, proposals_of_tests
 from embed_assets.pairs.changes import CHANGES_VERSION
 from embed_assets.pairs.corpus import Corpus, corpus_of
@@ -48,7 +49,7 @@ from embed_assets.records import Benchmark, digest_of, digest_of_json, query_dig
 from embed_assets.settings import RepositorySettings, Settings
 from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.repositories import Source
-from embed_assets.store import Store, StoreError, file_sha256, point_link, write_file, write_json, write_text
+from embed_assets.store import Store
 
 PAIRS_VERSION = "5"
 """Raise it whenever the same repositories would yield other pairs: the next night builds them anew."""

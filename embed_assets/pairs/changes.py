@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from embed_assets.files import write_file
 from embed_assets.pairs.history import Commit, FileChange, History
 from embed_assets.pairs.subjects import subject_query, written_by_bot
 from embed_assets.pairs.wording import Cleaned, fit_to_keep
@@ -22,7 +23,6 @@ from embed_assets.snippets.extract import Definition, snippet_id_of
 from embed_assets.snippets.filters import PathFilter
 from embed_assets.snippets.languages import is_test, language_of
 from embed_assets.snippets.parse import Blob, Parsed, parse_all
-from embed_assets.store import write_file
 
 if TYPE_CHECKING:
     from embed_assets.snippets.git_source import GitSource

@@ -10,12 +10,12 @@ from pathlib import Path
 import polars as pl
 
 from embed_assets.evaluation.benchmark import BenchmarkError, import_beir
+from embed_assets.files import StoreError
 from embed_assets.pairs.manifest import PairsError
 from embed_assets.pairs.near_duplicates import code_shingles, near_pairs
 from embed_assets.pairs.separation import Sketches
 from embed_assets.pairs.sources import Proposal
 from embed_assets.records import Benchmark
-from embed_assets.store import StoreError
 
 LEAST_QUERIES = 20
 """A set of fewer says nothing."""

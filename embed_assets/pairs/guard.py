@@ -10,6 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
+from embed_assets.files import write_file
 from embed_assets.pairs.corpus import Corpus, Function, corpus_of
 from embed_assets.pairs.docs import doc_query
 from embed_assets.pairs.near_duplicates import near_pairs
@@ -21,7 +22,6 @@ from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.extract import definition_id_of, snippet_id_of
 from embed_assets.snippets.package_source import STANDARD_LIBRARY, standard_library
 from embed_assets.snippets.parse import parse
-from embed_assets.store import write_file
 
 DOCUMENTS_PER_QUERY = 2
 """Every answer, and as many functions beside them. The whole library would cost a CPU minutes a model."""

@@ -10,8 +10,9 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.files import StoreError, read_json
 from embed_assets.records import Benchmark, digest_of_json
-from embed_assets.store import Store, StoreError, read_json
+from embed_assets.store import Store
 
 STANDARD_DEVIATION_OF_GAIN = 0.20
 """Of the paired difference in reciprocal rank between a fine-tuned model and its base, per query; measured."""

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from embed_assets.files import StoreError, read_json, write_json
 from embed_assets.records import Split, digest_of
-from embed_assets.store import StoreError, read_json, write_json
 
 LEAST_COMMIT_QUERIES = 50
 """With fewer there is no T: a fifth of them would decide nothing, and all sides go by file."""

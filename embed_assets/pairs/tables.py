@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.files import write_text
 from embed_assets.pairs.corpus import Corpus, Function
 from embed_assets.pairs.near_duplicates import THRESHOLD, code_shingles, jaccard
 from embed_assets.pairs.negatives import hard_negatives as negatives_of
@@ -18,7 +19,6 @@ from embed_assets.pairs.separation import Sketches
 from embed_assets.pairs.sources import Proposal
 from embed_assets.pairs.wording import masked
 from embed_assets.records import PAIR_SCHEMA, QUERY_SCHEMA, Benchmark, Pair, digest_of, table
-from embed_assets.store import write_text
 
 
 def pair_rows(

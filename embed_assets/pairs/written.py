@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embed_assets.files import StoreError, read_documents
 from embed_assets.pairs.changes import changed_functions, unreadable
 from embed_assets.pairs.corpus import Corpus
 from embed_assets.pairs.history import Commit, History
@@ -22,7 +23,6 @@ from embed_assets.pairs.subjects import subject_query
 from embed_assets.pairs.wording import Cleaned, fit_to_keep, one_line
 from embed_assets.records import digest_of
 from embed_assets.snippets.filters import PathFilter
-from embed_assets.store import StoreError, read_documents
 
 if TYPE_CHECKING:
     from embed_assets.snippets.git_source import GitSource

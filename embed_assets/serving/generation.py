@@ -23,8 +23,9 @@ from embed_assets.encoder.encoder import CPU_BATCH_TOKENS, DEVICE_BATCH_TOKENS, 
 from embed_assets.encoder.load import load_encoder
 from embed_assets.encoder.resolve import resolve
 from embed_assets.encoder.tokens import token_rows
+from embed_assets.files import StoreError, read_json
 from embed_assets.settings import Settings
-from embed_assets.store import Store, StoreError, read_json
+from embed_assets.store import Store
 
 GOLDEN_COSINE = {"float32": 0.9999, "float16": 0.9995, "bfloat16": 0.998}
 """Least cosine with the golden vectors, by the coarser precision of the two computations: the right model reproduces

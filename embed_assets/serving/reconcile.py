@@ -11,8 +11,9 @@ from typing import Any
 
 from embed_assets.checkpoints.live import BASE, live_model, rollback
 from embed_assets.checkpoints.manifest import CheckpointCorruptError
+from embed_assets.files import StoreError
 from embed_assets.serving.engine import Engine, Swap, SwapInProgressError
-from embed_assets.store import Store, StoreError
+from embed_assets.store import Store
 
 RECONCILE_SECONDS = 30.0
 MAX_BACKOFF_SECONDS = 900.0

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from embed_assets.store import Store, StoreError, read_json, write_json
+from embed_assets.files import StoreError, read_json, write_json
+from embed_assets.store import Store
 
 LOCK_SECONDS = 1.0
 """How long a start waits for the lock: a look at it by `is_running` holds it for microseconds."""

@@ -16,6 +16,7 @@ from ipaddress import ip_address
 import uvicorn
 
 from embed_assets.checkpoints.live import BASE
+from embed_assets.files import write_json
 from embed_assets.serving.app import Service, build_app
 from embed_assets.serving.batching import Batcher
 from embed_assets.serving.client import API_KEY_VARIABLE, TOKEN_VARIABLE
@@ -25,7 +26,7 @@ from embed_assets.serving.metrics import Metrics
 from embed_assets.serving.reconcile import RECONCILE_SECONDS, Reconciler
 from embed_assets.serving.registration import ServiceRecord, only_service, remove_record, write_record
 from embed_assets.settings import Settings
-from embed_assets.store import Store, write_json
+from embed_assets.store import Store
 
 QUEUED_REQUESTS = 4
 """The queue holds so many requests of the largest size allowed."""

@@ -13,12 +13,12 @@ from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 
+from embed_assets.files import file_sha256
 from embed_assets.records import digest_of
 from embed_assets.snippets import docs, extract, filters, names, secrets, syntax
 from embed_assets.snippets.extract import EXTRACTOR_VERSION, Definition
 from embed_assets.snippets.languages import LANGUAGES
 from embed_assets.snippets.parse import Parsed
-from embed_assets.store import file_sha256
 
 Key = tuple[str, str]
 """Blob id and language."""

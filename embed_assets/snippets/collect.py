@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from embed_assets.files import read_json, write_file, write_json
 from embed_assets.records import digest_of
 from embed_assets.settings import Settings
 from embed_assets.snippets.entries import RepositoryError
@@ -21,7 +22,7 @@ from embed_assets.snippets.grammars import require_grammars
 from embed_assets.snippets.languages import LANGUAGES
 from embed_assets.snippets.repositories import open_source
 from embed_assets.snippets.tree import TreeCounts, counts_by, snippets_at
-from embed_assets.store import Store, read_json, write_file, write_json
+from embed_assets.store import Store
 
 __all__ = [
     "SnippetsError",

@@ -16,8 +16,8 @@ import polars as pl
 from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.load import choose_device, load_encoder
 from embed_assets.encoder.save import save_model
+from embed_assets.files import new_directory, point_link, write_json
 from embed_assets.records import query_digest
-from embed_assets.store import new_directory, point_link, write_json
 from embed_assets.training.adapter import merged_encoder, save_adapter, scale_adapter
 from embed_assets.training.curve import StepRecord, append_record, write_curve
 from embed_assets.training.data import TrainingData, prepare, read_pairs

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from embed_assets.store import read_json
+from embed_assets.files import read_json
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.recipe import Recipe
 

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from embed_assets.encoder.layout import ModelError, parameter_count
+from embed_assets.files import StoreError
 from embed_assets.models import LARGE_FROM_PARAMETERS
 from embed_assets.process import die_with_the_parent
-from embed_assets.store import StoreError
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob, read_job
 

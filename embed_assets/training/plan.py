@@ -11,9 +11,10 @@ from embed_assets.checkpoints.live import current_id
 from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.layout import read_layout
 from embed_assets.encoder.resolve import ResolvedModel, resolve
+from embed_assets.files import read_json, read_lines
 from embed_assets.records import digest_of_json
 from embed_assets.settings import Settings
-from embed_assets.store import Store, read_json, read_lines
+from embed_assets.store import Store
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob
 from embed_assets.training.recipe import CODE_VERSION, FEW_ROWS, Recipe, derive_recipe, expectation

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embed_assets.store import write_file
+from embed_assets.files import write_file
 from embed_assets.training.adapter import adapter_parameters, adapter_state, load_adapter_state
 from embed_assets.training.curve import StepRecord
 from embed_assets.training.errors import TrainingError

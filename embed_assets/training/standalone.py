@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from embed_assets.files import StoreError, file_sha256
 from embed_assets.settings import Settings
-from embed_assets.store import StoreError, file_sha256
 from embed_assets.training.candidate import run_job
 from embed_assets.training.plan import build_job
 from embed_assets.training.report import Reporter

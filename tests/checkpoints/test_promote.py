@@ -24,9 +24,10 @@ from embed_assets.checkpoints.live import (
 from embed_assets.checkpoints.manifest import CheckpointCorruptError, verify
 from embed_assets.checkpoints.promote import PromotionError, PromotionRefusedError, promote
 from embed_assets.checkpoints.verdict import judge
+from embed_assets.files import StoreError, read_json, read_lines, write_json
 from embed_assets.records import RecallReport
 from embed_assets.settings import GateSettings
-from embed_assets.store import Store, StoreError, read_json, read_lines, write_json
+from embed_assets.store import Store
 from tests.evaluation.made_reports import good_report, one_slice, ranks_of
 from tests.evaluation.made_store import (
     FIRST,

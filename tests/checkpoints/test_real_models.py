@@ -24,9 +24,10 @@ from embed_assets.checkpoints.verdict import judge
 from embed_assets.encoder.resolve import resolve
 from embed_assets.evaluation.evaluate import evaluate_candidate
 from embed_assets.evaluation.job import plan_evaluation
+from embed_assets.files import read_json, write_json
 from embed_assets.records import CORPUS_SCHEMA, QUERY_SCHEMA, Benchmark
 from embed_assets.settings import GateSettings, Settings, TrainingSettings
-from embed_assets.store import Store, read_json, write_json
+from embed_assets.store import Store
 from tests.evaluation.made_store import FIRST, SECOND, set_benchmarks, write_candidate
 
 

@@ -14,8 +14,9 @@ from embed_assets.checkpoints.retention import Pruned, prune
 from embed_assets.evaluation.benchmark import write_benchmark
 from embed_assets.evaluation.errors import EvaluationError
 from embed_assets.evaluation.job import plan_evaluation, refused_attempts
+from embed_assets.files import read_json, read_lines, write_json
 from embed_assets.settings import GateSettings, RetentionSettings, Settings
-from embed_assets.store import Store, read_json, read_lines, write_json
+from embed_assets.store import Store
 from tests.checkpoints.test_promote import live_id, prepare
 from tests.evaluation.made_store import make_benchmark
 

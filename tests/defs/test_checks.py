@@ -8,8 +8,9 @@ from embed_assets.defs.assets import ASSETS
 from embed_assets.defs.checks import CHECKS, GATE
 from embed_assets.defs.resources import Project
 from embed_assets.evaluation import gate
+from embed_assets.files import write_json
 from embed_assets.night import outcome_of
-from embed_assets.store import Store, write_json
+from embed_assets.store import Store
 from tests.evaluation.made_reports import good_report, one_slice, ranks_of
 from tests.evaluation.made_store import FIRST, fitting, make_benchmark, set_benchmarks, write_candidate, write_report
 

@@ -8,8 +8,9 @@ import dagster as dg
 import pytest
 
 from embed_assets.defs.child import run_in_child
+from embed_assets.files import read_json, write_json
 from embed_assets.settings import Settings
-from embed_assets.store import Store, read_json, write_json
+from embed_assets.store import Store
 from embed_assets.training.job import TrainingJob
 from embed_assets.training.plan import plan_training
 from tests.tiny_models import build

@@ -8,8 +8,8 @@ import dagster as dg
 import pytest
 
 from embed_assets.checkpoints.verdict import read_report
+from embed_assets.files import directory_digests, read_json, read_lines
 from embed_assets.pairs.manifest import read_manifest
-from embed_assets.store import directory_digests, read_json, read_lines
 from tests.e2e.conftest import QUESTION, Night
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ import pytest
 from embed_assets.checkpoints.manifest import read_manifest, write_manifest
 from embed_assets.defs.resources import Project
 from embed_assets.defs.sensors import SENSORS
-from embed_assets.store import read_json
+from embed_assets.files import read_json
 from tests.e2e.conftest import Night
 from tests.e2e.team import Team
 from tests.webhook import Webhook

@@ -11,8 +11,9 @@ from safetensors.numpy import save_file
 from embed_assets.encoder.digest import model_digest
 from embed_assets.evaluation.benchmark import write_benchmark
 from embed_assets.evaluation.vectors import Floats, Kind
+from embed_assets.files import point_link, write_json
 from embed_assets.records import CORPUS_SCHEMA, QUERY_SCHEMA, Benchmark, RecallReport, SliceReport, query_digest
-from embed_assets.store import Store, point_link, write_json
+from embed_assets.store import Store
 
 FIRST, SECOND = "20261123-020000-aaaaaaaa", "20261124-020000-bbbbbbbb"
 

@@ -17,8 +17,8 @@ from embed_assets.evaluation.benchmark import (
     read_benchmark,
     write_benchmark,
 )
+from embed_assets.files import StoreError
 from embed_assets.records import CORPUS_SCHEMA, QUERY_SCHEMA, Benchmark
-from embed_assets.store import StoreError
 
 
 def a_benchmark(texts: list[str] | None = None, *, cutoff: int = 0) -> Benchmark:

@@ -20,9 +20,10 @@ from embed_assets.evaluation.errors import EvaluationError
 from embed_assets.evaluation.evaluate import evaluate_candidate
 from embed_assets.evaluation.gate import decide
 from embed_assets.evaluation.job import EvaluationJob, plan_evaluation, read_job
+from embed_assets.files import StoreError, point_link, read_json, write_json
 from embed_assets.records import RecallReport
 from embed_assets.settings import GateSettings, Settings
-from embed_assets.store import Store, StoreError, point_link, read_json, write_json
+from embed_assets.store import Store
 from tests.evaluation.made_store import (
     FIRST,
     SECOND,

@@ -8,13 +8,14 @@ import polars as pl
 import pytest
 
 from embed_assets.evaluation.benchmark import read_benchmark
+from embed_assets.files import read_json
 from embed_assets.pairs import reading
 from embed_assets.pairs.build import build_pairs
 from embed_assets.pairs.leakage import find_leaks, lineage_leaks
 from embed_assets.pairs.manifest import PairsError, PairsManifest, learnt_queries, read_manifest
 from embed_assets.records import PAIR_SCHEMA, query_digest
 from embed_assets.settings import Settings
-from embed_assets.store import Store, read_json
+from embed_assets.store import Store
 from tests.pairs.shop import MODULES, TOPICS, VERBS, Shop, settings_for
 from tests.pairs.written_history import WrittenHistory, function
 

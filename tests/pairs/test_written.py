@@ -7,13 +7,14 @@ import polars as pl
 import pytest
 
 from embed_assets.evaluation.benchmark import read_benchmark
+from embed_assets.files import read_json
 from embed_assets.pairs.build import build_pairs
 from embed_assets.pairs.leakage import find_leaks
 from embed_assets.pairs.manifest import PairsError
 from embed_assets.pairs.written import Issue, issue_query, matching, read_issues
 from embed_assets.settings import Settings
 from embed_assets.snippets.git_source import GitSource
-from embed_assets.store import Store, read_json
+from embed_assets.store import Store
 from tests.pairs.shop import Shop, settings_for
 from tests.pairs.written_history import WrittenHistory
 

@@ -21,11 +21,12 @@ from safetensors.torch import save_file as save_tensors
 from embed_assets.checkpoints.manifest import write_manifest
 from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.load import load_encoder
+from embed_assets.files import new_directory, point_link
 from embed_assets.serving.app import Service, build_app
 from embed_assets.serving.client import LiveEmbedder
 from embed_assets.serving.serve import assemble
 from embed_assets.settings import Settings
-from embed_assets.store import Store, new_directory, point_link
+from embed_assets.store import Store
 
 TLS = httpx.create_ssl_context()
 ADMIN_TOKEN = "admin-token-of-the-tests"

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from embed_assets.files import StoreError
 from embed_assets.serving.client import LiveEmbedder, ServiceError, find_service
-from embed_assets.store import Store, StoreError
+from embed_assets.store import Store
 from tests.serving.running_service import ADMIN_TOKEN, Running
 
 

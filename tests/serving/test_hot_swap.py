@@ -12,9 +12,10 @@ import pytest
 
 from embed_assets.encoder.load import load_encoder
 from embed_assets.encoder.resolve import resolve
+from embed_assets.files import point_link, read_json
 from embed_assets.serving.client import ServiceError
 from embed_assets.settings import ModelSettings, ServingSettings, Settings
-from embed_assets.store import Store, point_link, read_json
+from embed_assets.store import Store
 from tests.serving.running_service import Running, perturbed, promoted, running, write_checkpoint
 
 TEXTS = [f"def handler_{index}(request): return respond(request, {index})" for index in range(24)]

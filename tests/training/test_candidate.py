@@ -15,9 +15,10 @@ import pytest
 
 from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.load import load_encoder
+from embed_assets.files import StoreError, append_line, write_json
 from embed_assets.records import query_digest
 from embed_assets.settings import Settings
-from embed_assets.store import Store, StoreError, append_line, write_json
+from embed_assets.store import Store
 from embed_assets.training.candidate import run_job
 from embed_assets.training.curve import read_curve
 from embed_assets.training.errors import TrainingError
@@ -104,7 +105,7 @@ def test_a_night_from_plan_to_candidate_and_the_next_one_trains_nothing(model: P
 
 def test_the_same_job_gives_the_same_files(model: Path, filled: Store, tmp_path: Path) -> None:
     """Two runs, bit for bit: adapter and merged model."""
-    from embed_assets.store import directory_digests
+    from embed_assets.files import directory_digests
 
     digests = []
     for name in ("first", "second"):

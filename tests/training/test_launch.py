@@ -14,9 +14,10 @@ import torch
 
 from embed_assets.encoder.layout import parameter_count
 from embed_assets.encoder.resolve import resolve
+from embed_assets.files import read_json, write_json
 from embed_assets.models import CATALOGUE
 from embed_assets.settings import Settings
-from embed_assets.store import Store, read_json, write_json
+from embed_assets.store import Store
 from embed_assets.training import launch
 from embed_assets.training.curve import read_curve
 from embed_assets.training.job import TrainingJob
