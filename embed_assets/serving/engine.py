@@ -181,7 +181,7 @@ class Engine:
                 role: {**slot.generation.describe(), "in_flight": slot.in_flight} if slot is not None else None
                 for role, slot in slots.items()
             }
-        return {**described, "swapping_to": self._swapping_to or None, "last_failure": self.last_failure}
+            return {**described, "swapping_to": self._swapping_to or None, "last_failure": self.last_failure}
 
     def _swap_to(self, checkpoint_id: str) -> Swap:
         started = time.monotonic()
@@ -193,8 +193,8 @@ class Engine:
         if slot is None:
             slot = _Slot(self._load(checkpoint_id))
             load_seconds = time.monotonic() - started
-        with self._counted:
-            self._current, self._previous = slot, old
+        with self._counted:  # what failed before is over in the same moment, for whoever asks
+            self._current, self._previous, self.last_failure = slot, old, None
         self._tell(slot.generation)
         return self._report("swapped", slot, old, load_seconds, self._drain(old), started)
 

@@ -24,7 +24,7 @@ from tests.snippets.test_secrets import RANDOM, SECRETS
 
 pytestmark = pytest.mark.usefixtures("small_guard")
 PERSON = "grace.hopper@compiler.mil.us"
-CORES = (RANDOM[:14], "IOSFODNN7QWERTY1", "123456789012", "MIIEow", "dozjgNryP4J3jVm", "9f86d081884c7d65")
+CORES = (RANDOM[:10], "IOSFODNN7QWERTY1", "123456789012", "MIIEow", "dozjgNryP4J3jVm", "9f86d081884c7d65")
 """What remains of each secret however it is quoted and escaped."""
 ADDRESSES = (PERSON, "ada@engine.org", "bob@engine.org", "cy@engine.org")
 
