@@ -162,3 +162,20 @@ def test_on_swap_hears_of_each_live_generation(loads: Loads) -> None:
     engine.swap_to("a")
     engine.swap_to("a")
     assert heard == ["tiny@x", "tiny@a"]
+
+
+def test_a_failure_is_over_in_the_moment_of_the_next_swap(loads: Loads) -> None:
+    """Whoever sees the new model sees no failure beside it, though the old model is still being drained."""
+    seen: list[tuple[dict[str, Any] | None, str]] = []
+
+    def look(live: Generation) -> None:
+        seen.append((engine.status()["last_failure"], live.checkpoint_id))
+
+    engine = Engine(loads, drain_seconds=0.2, on_swap=look)
+    engine.swap_to("a")
+    loads.broken.add("b")
+    with pytest.raises(ValueError, match="b is broken"):
+        engine.swap_to("b")
+    assert engine.status()["last_failure"]
+    engine.swap_to("c")
+    assert seen == [(None, "a"), (None, "c")]
