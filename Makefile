@@ -1,5 +1,5 @@
 # Every target installs what it needs into .venv, once; constraints.txt pins the exact versions.
-#   make demo    the whole graph on real code with the real MiniLM, about ten minutes on two CPU cores
+#   make demo    the whole graph on real code with the real MiniLM, about five minutes on two CPU cores
 #   make test    the tests            make check   what CI checks before them
 #   make ui      the Dagster UI on the state that the demo, or your own nights, left
 #   make bench   the benchmarks       make clean   remove the environment
