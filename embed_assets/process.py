@@ -51,12 +51,16 @@ def run_process(name: str, run: Callable[[Path], None], arguments: list[str]) ->
 
 @contextmanager
 def logging_to_whoever_listens() -> Iterator[None]:
-    """Log lines go to Dagster where it started the process, else to standard error; of all ranks the first speaks."""
+    """Log lines go to Dagster where it started the process, else to standard error; of all ranks the first speaks.
+
+    Dagster gets the lines for it alone too (DEBUG): those that a progress bar on the terminal says already.
+    """
     log = logging.getLogger("embed_assets")
     leads = os.environ.get("RANK", "0") == "0"
-    log.setLevel(logging.INFO if leads else logging.WARNING)
+    log.setLevel(logging.DEBUG if leads else logging.WARNING)
     with ExitStack() as stack:
         handler: logging.Handler = logging.StreamHandler()
+        handler.setLevel(logging.INFO)
         if leads and PIPES_VARIABLE in os.environ:
             handler = PipesLog(stack.enter_context(open_dagster_pipes()))
         log.addHandler(handler)
@@ -72,8 +76,7 @@ class PipesLog(logging.Handler):
         self.pipes = pipes
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = "warning" if record.levelno >= logging.WARNING else "info"
-        getattr(self.pipes.log, level)(self.format(record))
+        self.pipes.log.log(record.levelno, self.format(record))
 
 
 def _fail(message: str) -> int:

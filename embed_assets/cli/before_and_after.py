@@ -1,4 +1,4 @@
-"""What the demo shows of a night: recall, single queries, the verdict, and one question asked of the service twice."""
+"""What the demo shows of a night: single queries, the verdict, and one question asked of the service twice."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from embed_assets.checkpoints.verdict import latest_candidate_id, read_report
 from embed_assets.evaluation.answers import nearest
 from embed_assets.evaluation.benchmark import read_benchmark
-from embed_assets.evaluation.table import improved_examples, recall_table, worst_losses
+from embed_assets.evaluation.table import improved_examples, worst_losses
 from embed_assets.evaluation.vectors import Floats
 from embed_assets.night import NightOutcome
 from embed_assets.serving.client import LiveEmbedder
@@ -41,22 +41,14 @@ def ask(service: LiveEmbedder) -> Asked:
 
 
 def story(settings: Settings, outcome: NightOutcome, service: LiveEmbedder, before: Asked) -> Iterator[str]:
-    """Everything there is to say, in order; a night that was refused before it trained has no recall to show."""
+    """What there is to say after the night's own table of recall; one refused before it trained has only its reasons."""
     store = Store(settings.data_dir)
     if not (store.latest_candidate / "report.json").exists():
         yield f"Verdict: {outcome.text}"
         return
-    yield recall(store)
     yield examples(store)
     yield f"Verdict: {outcome.name}\n{reasons(settings)}"
     yield swap(store, service, before)
-
-
-def recall(store: Store) -> str:
-    """The latest candidate's table."""
-    return "Recall on held-out queries, before and after:\n" + recall_table(
-        read_report(store, latest_candidate_id(store))
-    )
 
 
 def examples(store: Store) -> str:

@@ -15,20 +15,25 @@ class Progress:
     """Follows an evaluation; use it as a context manager.
 
     Args:
-        say: receives lines.
+        say: receives what was found.
+        tell: receives a line now and then while it goes on; `say` when not given.
         screen: where a bar is drawn; no bar when None.
     """
 
-    def __init__(self, say: Callable[[str], None] | None, screen: TextIO | None) -> None:
-        self._say = say
+    def __init__(
+        self, say: Callable[[str], None], screen: TextIO | None, *, tell: Callable[[str], None] | None = None
+    ) -> None:
+        self.line = say
+        self._tell = tell or say
         self._bar: Any = _bar(screen) if screen is not None else None
         self._tasks: dict[str, Any] = {}
         self._spoke_at = time.monotonic()
 
     @classmethod
     def for_this_process(cls) -> "Progress":
-        """A bar where a person looks on, and lines in the log."""
-        return cls(logging.getLogger("embed_assets.evaluation").info, terminal())
+        """A bar where a person looks on, and lines in the log that do not disturb it."""
+        log, screen = logging.getLogger("embed_assets.evaluation"), terminal()
+        return cls(log.info, screen, tell=log.info if screen is None else log.debug)
 
     def __enter__(self) -> "Progress":
         if self._bar is not None:
@@ -50,12 +55,7 @@ class Progress:
         now = time.monotonic()
         if now - self._spoke_at >= SECONDS_BETWEEN_LINES:
             self._spoke_at = now
-            self.line(f"{what}: {done:,} of {total:,}")
-
-    def line(self, text: str) -> None:
-        """Passes a line on, if anyone listens."""
-        if self._say is not None:
-            self._say(text)
+            self._tell(f"{what}: {done:,} of {total:,}")
 
 
 def _bar(screen: TextIO) -> Any:

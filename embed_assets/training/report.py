@@ -32,8 +32,9 @@ class Reporter:
 
     @classmethod
     def for_this_process(cls) -> "Reporter":
-        """A bar where a person looks on, and lines in the log; without a person, only the lines."""
-        return cls(say=logging.getLogger("embed_assets.training").info, screen=terminal())
+        """A bar where a person looks on, and lines in the log that do not disturb it; else only the lines."""
+        log, screen = logging.getLogger("embed_assets.training"), terminal()
+        return cls(say=log.info if screen is None else log.debug, screen=screen)
 
     def __enter__(self) -> "Reporter":
         if self._progress is not None:

@@ -169,13 +169,13 @@ def test_a_failure_is_over_in_the_moment_of_the_next_swap(loads: Loads) -> None:
     seen: list[tuple[dict[str, Any] | None, str]] = []
 
     def look(live: Generation) -> None:
-        seen.append((engine.status()["last_failure"], live.checkpoint_id))
+        seen.append((served.status()["last_failure"], live.checkpoint_id))
 
-    engine = Engine(loads, drain_seconds=0.2, on_swap=look)
-    engine.swap_to("a")
+    served = Engine(loads, drain_seconds=0.2, on_swap=look)
+    served.swap_to("a")
     loads.broken.add("b")
     with pytest.raises(ValueError, match="b is broken"):
-        engine.swap_to("b")
-    assert engine.status()["last_failure"]
-    engine.swap_to("c")
+        served.swap_to("b")
+    assert served.status()["last_failure"]
+    served.swap_to("c")
     assert seen == [(None, "a"), (None, "c")]
