@@ -41,7 +41,7 @@ def ask(service: LiveEmbedder) -> Asked:
 
 
 def story(settings: Settings, outcome: NightOutcome, service: LiveEmbedder, before: Asked) -> Iterator[str]:
-    """What there is to say after the night's own table of recall; one refused before it trained has only its reasons."""
+    """What there is to say after the night's own table; a night refused before it trained has only its reasons."""
     store = Store(settings.data_dir)
     if not (store.latest_candidate / "report.json").exists():
         yield f"Verdict: {outcome.text}"
