@@ -40,7 +40,8 @@ def run_night(overrides: Mapping[str, Any]) -> NightOutcome:
 
     An interrupt (SIGINT, SIGTERM) ends the step that is at work, with its process, and is an outcome.
     """
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # Not what SIGINT does: that is ignored where a shell started the night in the background.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     run_id = str(uuid.uuid4())
     config = {key: value for key, value in overrides.items() if value is not None}
     with dg.DagsterInstance.get() as instance:

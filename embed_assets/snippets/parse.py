@@ -7,6 +7,7 @@ Knows how work is spread; nothing of trees and tables.
 import contextlib
 import os
 import resource
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -176,11 +177,15 @@ def _why_none_starts() -> str:
 
 def _pool(processes: int) -> ProcessPoolExecutor:
     # Spawned: the caller may run threads (Dagster's), whose locks a forked child would inherit locked.
-    return ProcessPoolExecutor(processes, get_context("spawn"), initializer=_limit_memory)
+    return ProcessPoolExecutor(processes, get_context("spawn"), initializer=_begin)
 
 
-def _limit_memory() -> None:
-    """In the child: a parser that wants all memory ends this process instead of another one of the machine."""
+def _begin() -> None:
+    """In the child: it ends when the pool ends it, and a parser that wants all memory ends it and nobody else.
+
+    A parent that ignores SIGTERM would pass that on, and a broken pool wait for its processes for ever.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     with contextlib.suppress(ValueError, OSError):  # Not every system has this limit, or lets it be lowered.
         resource.setrlimit(resource.RLIMIT_AS, (min(MAX_PROCESS_BYTES, hard) if hard > 0 else MAX_PROCESS_BYTES, hard))

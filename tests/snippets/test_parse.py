@@ -1,6 +1,7 @@
 """Parsing on all cores: what one process gives, in order, whatever happens to the processes."""
 
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -58,6 +59,25 @@ def test_many_processes_give_what_one_gives() -> None:
     assert [blob.blob_id for blob, _ in together] == [blob.blob_id for blob in blobs]
     assert [parsed for _, parsed in together] == alone
     assert Counter(len(parsed.definitions) for parsed in alone) == {50: 60}
+
+
+def shrugs_at_sigterm(batch: Sequence[Blob]) -> list[Parsed]:
+    """In the place of `_parse_batch`: says whether the process would ignore its pool's order to end."""
+    ignores = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    return [Parsed(reason="ignores" if ignores else "obeys") for _ in batch]
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_processes_of_a_parent_that_ignores_sigterm_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ignored signals are inherited, and a broken pool would wait for such a process for ever."""
+    monkeypatch.setattr(parsing, "_parse_batch", shrugs_at_sigterm)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        found = Counter(parsed.reason for _, parsed in parse_all(blobs_with()))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert found["ignores"] == 0
+    assert found["obeys"] > 50
 
 
 @pytest.mark.usefixtures("small_batches")
