@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from embed_assets.cli.night import REFUSED, canonical_device
-from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory
+from embed_assets.cli.night import REFUSED
+from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory, canonical_device, training_dials
 from embed_assets.settings import load_settings
 from embed_assets.store import Store
 
@@ -34,16 +34,10 @@ def train(
     """Train an adapter, without the graph: pairs in, a folder with adapter and model out. Nothing is promoted."""
     from embed_assets.training.standalone import train_to_directory
 
-    settings = load_settings(
-        overrides={
-            "model.name": model,
-            "training.epochs": epochs,
-            "training.batch_size": batch_size,
-            "training.learning_rate": learning_rate,
-            "training.device": canonical_device(device),
-            "pairs.max_pairs": max_pairs,
-        }
+    dials = training_dials(
+        model=model, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, device=canonical_device(device)
     )
+    settings = load_settings(overrides={**dials, "pairs.max_pairs": max_pairs})
     summary = train_to_directory(settings, pairs or Store(settings.data_dir).pairs, output_dir)
     typer.echo(json.dumps(summary, default=str) if as_json else f"wrote {output_dir}")
 

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +11,11 @@ from embed_assets.cli.options import (
     AsJson,
     ConfigFile,
     DataDirectory,
+    canonical_device,
     prepare_dagster,
     require_repositories,
     terminal_for_children,
+    training_dials,
 )
 from embed_assets.settings import load_settings
 
@@ -40,24 +42,17 @@ def run(
 
     Exit codes: 0 promoted or unchanged, 3 refused by the gate, others are errors.
     """
-    settings = load_settings(
-        overrides={
-            "model.name": model,
-            "training.epochs": epochs,
-            "training.batch_size": batch_size,
-            "training.learning_rate": learning_rate,
-            "training.device": canonical_device(device),
-        }
-    )
+    dials: dict[str, Any] = {
+        "model": model, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
+        "device": canonical_device(device),
+    }  # fmt: skip
+    settings = load_settings(overrides=training_dials(**dials))
     require_repositories(settings)
     prepare_dagster(settings)
     from embed_assets.night import run_night
 
     with terminal_for_children():
-        outcome = run_night(
-            {"model": model, "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate,
-             "device": canonical_device(device), "force": force or None}
-        )  # fmt: skip
+        outcome = run_night({**dials, "force": force or None})
     if as_json:
         typer.echo(json.dumps(outcome.to_json()))
     else:
@@ -77,8 +72,3 @@ def ui(
     prepare_dagster(load_settings())
     arguments = ["dev", "-m", "embed_assets.definitions", "-h", host, "-p", str(port)]
     os.execv(sys.executable, [sys.executable, "-m", "dagster", *arguments])
-
-
-def canonical_device(device: str | None) -> str | None:
-    """`metal` is what people call `mps`."""
-    return "mps" if device == "metal" else device

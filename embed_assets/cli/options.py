@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -97,3 +97,26 @@ def terminal_for_children() -> Iterator[None]:
         yield
     finally:
         os.environ.pop(TERMINAL_VARIABLE, None)
+
+
+def training_dials(
+    *,
+    model: str | None,
+    epochs: int | None,
+    batch_size: int | None,
+    learning_rate: float | None,
+    device: str | None,
+) -> dict[str, Any]:
+    """The settings' keys that the flags of `run` and `train` override; None leaves a setting as it is."""
+    return {
+        "model.name": model,
+        "training.epochs": epochs,
+        "training.batch_size": batch_size,
+        "training.learning_rate": learning_rate,
+        "training.device": device,
+    }
+
+
+def canonical_device(device: str | None) -> str | None:
+    """`metal` is what people call `mps`."""
+    return "mps" if device == "metal" else device
