@@ -39,10 +39,11 @@ from embed_assets.evaluation.benchmark import read_benchmark  # noqa: E402
 from embed_assets.evaluation.evaluate import evaluate_candidate  # noqa: E402
 from embed_assets.evaluation.gate import decide  # noqa: E402
 from embed_assets.evaluation.job import plan_evaluation  # noqa: E402
+from embed_assets.evaluation.judged import judged_queries, pooled  # noqa: E402
 from embed_assets.evaluation.metrics import recall_at, reciprocal_rank  # noqa: E402
 from embed_assets.files import write_json  # noqa: E402
 from embed_assets.pairs.build import build_pairs  # noqa: E402
-from embed_assets.records import RecallReport, SliceReport, query_digest  # noqa: E402
+from embed_assets.records import SliceReport, query_digest  # noqa: E402
 from embed_assets.settings import Settings  # noqa: E402
 from embed_assets.store import Store  # noqa: E402
 from embed_assets.training.candidate import run_job  # noqa: E402
@@ -114,7 +115,7 @@ def measure(work: Path, name: str, seed: int, **training: Any) -> Path:
         trained = run_job(job)
         plan = plan_evaluation(settings, store, job.candidate_id)
         report = evaluate_candidate(plan)
-        verdict = decide(report, settings.gate)
+        verdict, kinds = decide(report, settings.gate), judged_queries(report, settings.gate)
         seconds = time.monotonic() - started
         future = Store(work / name / "future").current_benchmark.resolve()
         later = evaluate_candidate(replace(plan, benchmark=str(future), guard=""))
@@ -122,17 +123,13 @@ def measure(work: Path, name: str, seed: int, **training: Any) -> Path:
         result[kind] = {
             "promoted": verdict.promote, "reasons": verdict.reasons, "rows": trained["rows"], "recipe": trained["recipe"],
             "best_epoch": trained["best_epoch"], "training_seconds": trained["seconds"], "night_seconds": round(seconds, 1),
-            "guard": _measures(_slice(report, "guard")), "held_out": _measures(_slice(report, verdict.deciding_slice)),
+            "guard": _measures(report.slice("guard")), "held_out": _measures(pooled(kinds) if kinds else None),
             "deciding": verdict.deciding_slice, "touched": _touched(store, future),
             **{part.name: _measures(_unlearnt(part, future, learnt)) for part in later.slices},
         }  # fmt: skip
     path = work / name / f"seed-{seed}.json"
     write_json(path, result)
     return path
-
-
-def _slice(report: RecallReport, name: str) -> SliceReport | None:
-    return report.slice(name) if name else None
 
 
 def _unlearnt(part: SliceReport, future: Path, learnt: set[str]) -> SliceReport:

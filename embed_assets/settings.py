@@ -147,9 +147,9 @@ class GateSettings(Section):
     minimum_gain: float = Field(default=0.005, ge=0, le=1)
     """Smallest gain of mean reciprocal rank@10 worth a promotion, as a share (0.005 is half a point)."""
     minimum_commit_queries: int = Field(default=150, ge=1)
-    """Below it docstring queries decide, if there are enough of them."""
-    minimum_queries: int = Field(default=50, ge=1)
-    """Below it no verdict can be trusted, and nothing is promoted."""
+    """From it on commit queries decide alone, below it together with docstring queries."""
+    minimum_queries: int = Field(default=30, ge=1)
+    """With fewer than this, of both kinds together or on the guard, nothing is promoted."""
     guard_margin: float = Field(default=0.02, ge=0, le=1)
     """Largest loss of mean reciprocal rank@10 on the guard set, as a share."""
     recall_tolerance: float = Field(default=0.0, ge=0, le=1)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from embed_assets.evaluation.judged import COMMIT, DOCSTRING, GUARD, judged_queries, pooled
 from embed_assets.evaluation.metrics import Doubles, mean_recall, mean_reciprocal_rank, reciprocal_rank
 from embed_assets.evaluation.significance import bootstrap_interval, minimum_detectable_gain, randomisation_p
 from embed_assets.evaluation.soundness import GateError, require_sound
@@ -15,10 +16,8 @@ from embed_assets.evaluation.verdict import Check, Rule, Verdict
 from embed_assets.records import RecallReport, SliceReport
 from embed_assets.settings import GateSettings
 
-__all__ = ["COMMIT", "DOCSTRING", "GUARD", "GateError", "decide"]
+__all__ = ["GateError", "decide"]
 
-COMMIT, DOCSTRING, GUARD = "commit", "docstring", "guard"
-"""Slices the gate reads; all others are reported beside it."""
 ROUNDING = 1e-12
 """Means of floating-point numbers this close are equal."""
 
@@ -57,12 +56,13 @@ def decide(report: RecallReport, policy: GateSettings) -> Verdict:
     """
     require_sound(report)
     case = _Case(report=report, policy=policy, level=policy.alpha / report.attempt)
-    deciding = _deciding_slice(report, policy)
+    kinds = judged_queries(report, policy)
+    deciding = pooled(kinds) if kinds else None
     guard = _large_enough(report.slice(GUARD), policy)
     decided = _compare(deciding) if deciding else None
     guarded = _compare(guard) if guard else None
     checks = (
-        Check(name="recall_beats_live", rules=_recall_rules(case, deciding, decided)),
+        Check(name="recall_beats_live", rules=_recall_rules(case, deciding, decided) + _kind_rules(case, kinds)),
         Check(name="guard_not_regressed", rules=_guard_rules(case, guarded)),
         Check(name="not_trained_on_the_test", rules=(_lineage_rule(report),)),
     )
@@ -77,14 +77,6 @@ def decide(report: RecallReport, policy: GateSettings) -> Verdict:
 
 def _large_enough(part: SliceReport | None, policy: GateSettings) -> SliceReport | None:
     return part if part is not None and len(part.query_ids) >= policy.minimum_queries else None
-
-
-def _deciding_slice(report: RecallReport, policy: GateSettings) -> SliceReport | None:
-    """Commit queries where there are enough, since they are what people ask; else docstring queries, if enough; else
-    commit queries all the same."""
-    commit, docstring = report.slice(COMMIT), _large_enough(report.slice(DOCSTRING), policy)
-    few = commit is None or len(commit.query_ids) < policy.minimum_commit_queries
-    return docstring if few and docstring is not None else _large_enough(commit, policy)
 
 
 def _compare(part: SliceReport) -> _Comparison:
@@ -140,18 +132,37 @@ def _recall_rules(case: _Case, part: SliceReport | None, seen: _Comparison | Non
     return (other, gain, chance, recall)
 
 
+def _kind_rules(case: _Case, kinds: tuple[SliceReport, ...]) -> tuple[Rule, ...]:
+    """Where two kinds of queries decide together, a gain on one must not pay for a loss on the other."""
+    if len(kinds) < 2:
+        return ()
+    rules = []
+    for part in kinds:
+        seen = _compare(part)
+        rules.append(
+            Rule(
+                name=f"{part.name}_not_worse",
+                passed=seen.gain >= -ROUNDING or seen.p_loss > case.policy.alpha,
+                sentence=f"{seen.queries:,} {part.name} queries alone: live {seen.live:.1%}, candidate "
+                f"{seen.candidate:.1%}, {_signed(seen.gain)}; a loss as large comes by chance with p = "
+                f"{seen.p_loss:.2g}, below {case.policy.alpha:g} it would count",
+            )
+        )
+    return tuple(rules)
+
+
 def _too_few(case: _Case) -> Rule:
     """Says what was there, what is asked for, and what it could prove."""
     policy = case.policy
     counts = {name: _count(case.report.slice(name)) for name in (COMMIT, DOCSTRING)}
-    most = max(counts.values())
+    most = sum(counts.values())
     planned = minimum_detectable_gain(np.zeros(most), range(most), alpha=case.level)
     could = f"{most} queries could show a gain of {_points(planned)} or more" if most else "nothing can be shown"
     return Rule(
         name="enough_queries",
         passed=False,
         sentence=f"{counts[COMMIT]} commit and {counts[DOCSTRING]} docstring queries are too few: "
-        f"{policy.minimum_queries} of either are asked for ({could}); add repositories or wait for more commits",
+        f"{policy.minimum_queries} together are asked for ({could}); add repositories or wait for more commits",
     )
 
 

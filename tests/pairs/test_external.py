@@ -65,9 +65,9 @@ def test_a_guard_that_the_gate_would_refuse_every_night_is_refused_at_once(
     written: WrittenHistory, store: Store, tmp_path: Path
 ) -> None:
     Shop(written).go_on(60)
-    settings = settings_for(written.path, guard_set=str(a_set(tmp_path / "wheels", 40)))
-    assert settings.gate.minimum_queries == 50
-    with pytest.raises(PairsError, match=r"guard set .*wheels: 40 of 40 queries are left .* at least 50"):
+    settings = settings_for(written.path, guard_set=str(a_set(tmp_path / "wheels", 25)))
+    assert settings.gate.minimum_queries == 30
+    with pytest.raises(PairsError, match=r"guard set .*wheels: 25 of 25 queries are left .* at least 30"):
         build_pairs(settings, store)
 
 
