@@ -9,6 +9,8 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 
+from embed_assets.unspaced import bigrams
+
 THRESHOLD = 0.8
 """Jaccard similarity from which two texts count as the same: one line of twenty changed, not a sibling."""
 CODE_SHINGLE_TOKENS = 5
@@ -33,7 +35,7 @@ def query_shingles(text: str) -> Shingles:
     Five-word shingles would call a query of eight words different for one changed comma; words alone would call two
     queries equal that differ in their order.
     """
-    words = _QUERY_TOKEN.findall(text.lower())
+    words = [part for word in _QUERY_TOKEN.findall(text.lower()) for part in bigrams(word)]
     return frozenset([*_hashes(words, 1), *_hashes(words, 2)]) if words else frozenset()
 
 

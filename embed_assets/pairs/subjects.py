@@ -8,6 +8,7 @@ import re
 
 from embed_assets.pairs.wording import Cleaned, content_words, one_line
 from embed_assets.snippets.secrets import holds_secret
+from embed_assets.unspaced import bigrams
 
 LEAST_WORDS = 4
 """Words of a cleaned subject; below it ("fix tests", "Update docs again") no function in particular is meant."""
@@ -130,7 +131,8 @@ def subject_query(subject: str) -> Cleaned:
         return Cleaned("", "subject_about_text")
     if _UPKEEP.search(text):
         return Cleaned("", "subject_upkeep")
-    if len(text.split()) < LEAST_WORDS or len(set(content_words(text))) < LEAST_CONTENT_WORDS:
+    words = [part for word in text.split() for part in bigrams(word)]
+    if len(words) < LEAST_WORDS or len(set(content_words(text))) < LEAST_CONTENT_WORDS:
         return Cleaned("", "subject_too_short")
     return Cleaned(text)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from embed_assets.snippets.secrets import holds_secret, without_addresses
+from embed_assets.unspaced import bigrams
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _IDENTIFIER_PART = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_A-Za-z]+")
@@ -43,8 +44,9 @@ def fit_to_keep(text: str) -> Cleaned:
 
 
 def content_words(text: str) -> list[str]:
-    """Lower-case words of at least two letters that are no stop words, in order."""
-    return [word for word in (found.lower() for found in _WORD.findall(text)) if word not in STOP_WORDS]
+    """Lower-case words of at least two letters that are no stop words, in order; Chinese by pairs of characters."""
+    words = (part.lower() for found in _WORD.findall(text) for part in bigrams(found))
+    return [word for word in words if word not in STOP_WORDS]
 
 
 def identifier_parts(name: str) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from embed_assets.retrieval.exact import Floats, block_size
+from embed_assets.unspaced import bigrams
 
 _WORD = re.compile(r"\w+")
 _BOUNDARY = re.compile(r"_+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)(?=[^\W\d_])|(?<=[^\W\d_])(?=\d)")
@@ -19,13 +20,13 @@ _BOUNDARY = re.compile(r"_+|(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=\d)
 
 
 def tokenize(text: str) -> list[str]:
-    """Words in lower case, in order; an identifier counts whole and in its parts.
+    """Words in lower case, in order; an identifier counts whole and in its parts, Chinese by pairs of characters.
 
     >>> tokenize("parseHTTPHeader(max_bytes)")
     ['parsehttpheader', 'parse', 'http', 'header', 'max_bytes', 'max', 'bytes']
     """
     tokens: list[str] = []
-    for word in _WORD.findall(text):
+    for word in (part for found in _WORD.findall(text) for part in bigrams(found)):
         tokens.append(word.lower())
         parts = [part for part in _BOUNDARY.split(word) if part]
         if parts != [word]:

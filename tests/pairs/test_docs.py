@@ -50,6 +50,8 @@ KEPT = [
         "Adds a file type given as one string.",
     ),
     ("@brief Computes the checksum of every block.", "Computes the checksum of every block."),
+    ("计算两个节点之间的最短路径", "计算两个节点之间的最短路径"),
+    ("Berechnet den kürzesten Weg zwischen zwei Knoten.", "Berechnet den kürzesten Weg zwischen zwei Knoten."),
     ("Keeps snake_case and __dunder__ words of code.", "Keeps snake_case and dunder words of code."),
 ]
 

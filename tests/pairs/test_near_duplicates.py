@@ -38,6 +38,13 @@ def test_queries_that_differ_in_case_or_in_one_last_word_are_near() -> None:
     assert jaccard(first, query_shingles("Retry failed payments with a longer backoff")) < THRESHOLD
 
 
+def test_queries_in_a_script_without_spaces_are_compared_by_pairs_of_characters() -> None:
+    first = query_shingles("修复登录页面在超时后崩溃的问题")
+    assert jaccard(first, query_shingles("修复登录页面在超时后崩溃的问题。")) == 1
+    assert jaccard(first, query_shingles("修复登录页面在超时后崩溃问题")) > 0.5
+    assert jaccard(first, query_shingles("修复设置页面在保存后崩溃的问题")) < THRESHOLD
+
+
 def test_jaccard_is_the_shared_share() -> None:
     assert jaccard(frozenset({1, 2, 3}), frozenset({2, 3, 4})) == 0.5
     assert jaccard(frozenset(), frozenset()) == 0

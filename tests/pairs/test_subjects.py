@@ -29,6 +29,7 @@ from embed_assets.pairs.subjects import subject_query, written_by_bot
         ("search: add support for compressed files", "search: add support for compressed files"),
         ("Trap HTTP errors in debug mode. This should fix #429", "Trap HTTP errors in debug mode"),
         ("Hash equal numbers alike, part of the fix for #43", "Hash equal numbers alike, part of the fix"),
+        ("修复登录页面在超时后崩溃的问题", "修复登录页面在超时后崩溃的问题"),
         ("Send the file that we were asked for", "Send the file that we were asked for"),
         ("feat(render): add PDF renderer and tests", "render: add PDF renderer and tests"),
         ("Fix compilation on ARM 32", "Fix compilation on ARM 32"),

@@ -20,6 +20,7 @@ from embed_assets.retrieval.bm25 import BM25, tokenize
         ("a.b(c)", ["a", "b", "c"]),
         ("__init__", ["__init__", "init"]),
         ("größe", ["größe"]),
+        ("最短路径 path", ["最短", "短路", "路径", "path"]),
         ("", []),
         ("+-*/", []),
     ],
