@@ -87,14 +87,13 @@ def macro(parts: Sequence[Gains]) -> tuple[float, float, float]:
     return float(np.mean([part.values.mean() for part in parts])), float(low), float(high)
 
 
-def guard(repositories: Iterable[Measured], kind: str, measure: str) -> tuple[float, float, float]:
-    """Gain on the guard: mean over repositories of the mean over seeds; the interval redraws repositories."""
+def forgetting(repositories: Iterable[Measured], kind: str, part: str, measure: str) -> tuple[float, float, float]:
+    """Gain on a general set, `guard` or an external one: mean over repositories of the mean over seeds; the interval
+    redraws repositories."""
     means = []
     for repository in repositories:
-        each = [
-            100 * (np.mean(seed[kind]["guard"][measure]["candidate"]) - np.mean(seed[kind]["guard"][measure]["base"]))
-            for seed in repository.seeds
-        ]
+        found = [({"guard": seed[kind]["guard"]} | seed[kind]["external"])[part][measure] for seed in repository.seeds]
+        each = [100 * (np.mean(systems["candidate"]) - np.mean(systems["base"])) for systems in found]
         means.append(float(np.mean(each)))
     random = np.random.default_rng(20261126)
     drawn = np.asarray(means)[random.integers(0, len(means), (RESAMPLES, len(means)))].mean(axis=1)
@@ -122,9 +121,11 @@ def _goal_table(sets: dict[str, list[Measured]]) -> list[str]:
             ]
             lines.append(f"| {label} | {'' if goal is None else f'+{goal}'} | {name} | {' | '.join(cells)} |")
     for name, repositories in sets.items():
-        for label, measure in (("guard R@10", "r10"), ("guard MRR@10", "mrr")):
-            cells = [_said(guard(repositories, kind, measure)) for kind in ("night", "open")]
-            lines.append(f"| {label} | {'-0.3' if measure == 'r10' else ''} | {name} | | {' | '.join(cells)} |")
+        for part in ("guard", *repositories[0].seeds[0]["night"]["external"]):
+            for label, measure in (("R@10", "r10"), ("MRR@10", "mrr")):
+                cells = [_said(forgetting(repositories, kind, part, measure)) for kind in ("night", "open")]
+                least = "-0.3" if measure == "r10" else ""
+                lines.append(f"| {part} {label} | {least} | {name} | | {' | '.join(cells)} |")
     return lines
 
 
@@ -171,7 +172,7 @@ def _repository_table(repositories: list[Measured]) -> list[str]:
                     if found
                     else ""
                 )
-            cells.append(f"{guard([each], kind, 'r10')[0]:+.1f}")
+            cells.append(f"{forgetting([each], kind, 'guard', 'r10')[0]:+.1f}")
         promoted = sum(seed["night"]["promoted"] for seed in each.seeds)
         queries = len(each.seeds[0]["night"]["commit"]["query_ids"])
         rows = f"{each.seeds[0]['night']['rows']}, {each.seeds[0]['open']['rows']}"

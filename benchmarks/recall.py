@@ -1,6 +1,6 @@
 """Does the default recipe find more, on repositories nobody tuned on? The product's own nights, from git to verdict.
 
-    python benchmarks/recall.py prepare WORK --repositories FOLDER [--set development|final|NAME ...]
+    python benchmarks/recall.py prepare WORK --repositories FOLDER [--set development|final|NAME ...] [--external FOLDER ...]
     python benchmarks/recall.py measure WORK NAME ... [--seeds 0 1 2] [--device auto] [--path auto]
     python benchmarks/recall.py report WORK [--output benchmarks/reports/DATE-recall.md]
 
@@ -15,6 +15,8 @@ future, the newest fifth of the commit queries (300 at most), exactly as the pro
 - **future**: commit subjects after N -> the functions they changed, in the tree at N. Judged by it: base, candidate, BM25 and the
   hybrids of both kinds of night. Queries that were learnt are dropped; functions may recur, as they do in use.
 
+`--external` adds sets in BEIR's format (benchmarks/cosqa.py writes one): what the nights do to them is reported.
+
 The three steps may run on different machines; `measure` needs no git. Which repositories were looked at while recipes
 were chosen, and which were not, is written down here.
 """
@@ -25,7 +27,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,13 +66,22 @@ KINDS = {"night": {}, "open": {"test_queries": 20}}
 """Kind of night -> what differs from the default `pairs` settings."""
 
 
-def settings_for(name: str, kind: str, *, folder: Path | None = None, branch: str = "", **training: Any) -> Settings:
+def settings_for(
+    name: str,
+    kind: str,
+    *,
+    folder: Path | None = None,
+    branch: str = "",
+    external: Sequence[Path] = (),
+    **training: Any,
+) -> Settings:
     source = str(folder / name / "repo") if folder else f"./{name}"
     repository = {"source": source, "name": name.split("+")[1], "branch": branch}
-    return Settings.model_validate({"repositories": [repository], "pairs": KINDS.get(kind, {}), "training": training})
+    pairs = {**KINDS.get(kind, {}), "external_sets": [str(each) for each in external]}
+    return Settings.model_validate({"repositories": [repository], "pairs": pairs, "training": training})
 
 
-def prepare(work: Path, folder: Path, name: str) -> dict[str, Any]:
+def prepare(work: Path, folder: Path, name: str, external: Sequence[Path] = ()) -> dict[str, Any]:
     """Cuts time, and builds the future's benchmark and both nights' pairs with the product."""
     from embed_assets.snippets.repositories import open_source
 
@@ -83,7 +94,9 @@ def prepare(work: Path, folder: Path, name: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": name, "N": future.cutoff, "head": head, "future": dict(future.test_queries)}
     for kind in KINDS:
         _share_caches(store, Store(work / name / kind))
-        night = build_pairs(settings_for(name, kind, folder=folder, branch=head), Store(work / name / kind))
+        night = build_pairs(
+            settings_for(name, kind, folder=folder, branch=head, external=external), Store(work / name / kind)
+        )
         facts[kind] = {
             "train": night.by_split.get("train", 0), "by_source": night.by_source, "held_out": night.test_queries,
             "corpus": night.corpus, "seconds": night.seconds,
@@ -118,12 +131,17 @@ def measure(work: Path, name: str, seed: int, **training: Any) -> Path:
         verdict, kinds = decide(report, settings.gate), judged_queries(report, settings.gate)
         seconds = time.monotonic() - started
         future = Store(work / name / "future").current_benchmark.resolve()
-        later = evaluate_candidate(replace(plan, benchmark=str(future), guard=""))
+        later = evaluate_candidate(replace(plan, benchmark=str(future), guard="", external=[]))
         learnt = set(trained["query_digests"])
         result[kind] = {
             "promoted": verdict.promote, "reasons": verdict.reasons, "rows": trained["rows"], "recipe": trained["recipe"],
             "best_epoch": trained["best_epoch"], "training_seconds": trained["seconds"], "night_seconds": round(seconds, 1),
             "guard": _measures(report.slice("guard")), "held_out": _measures(pooled(kinds) if kinds else None),
+            "external": {
+                part.name: _measures(part)
+                for part in report.slices
+                if part.name.startswith("external_") and not part.name.endswith("_masked")
+            },
             "deciding": verdict.deciding_slice, "touched": _touched(store, future),
             **{part.name: _measures(_unlearnt(part, future, learnt)) for part in later.slices},
         }  # fmt: skip
@@ -190,6 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     preparing.add_argument("work", type=Path)
     preparing.add_argument("--repositories", type=Path, required=True)
     preparing.add_argument("--set", nargs="+", default=["final"], help="development, final, or names")
+    preparing.add_argument("--external", type=Path, nargs="*", default=[])
     measuring = steps.add_parser("measure")
     measuring.add_argument("work", type=Path)
     measuring.add_argument("names", nargs="+")
@@ -210,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     elif chosen.step == "prepare":
         named = {"development": DEVELOPMENT, "final": FINAL}
         for name in [name for each in chosen.set for name in named.get(each, (each,))]:
-            print(json.dumps(prepare(chosen.work, chosen.repositories, name)), flush=True)
+            print(json.dumps(prepare(chosen.work, chosen.repositories, name, chosen.external)), flush=True)
     else:
         for name in chosen.names:
             for seed in chosen.seeds:
