@@ -2,7 +2,7 @@
 
 import signal
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ import dagster as dg
 from embed_assets.alerts import AlertError
 from embed_assets.definitions import defs, project
 from embed_assets.defs.abandoned import end_abandoned_runs, this_process
+from embed_assets.defs.assets import NOT_TRAINED
 from embed_assets.defs.sensors import failed_checks, failed_steps, refusals, tell_of_run, was_interrupted
 
 GATE_CHECKS = ("no_leakage", "recall_beats_live", "guard_not_regressed", "not_trained_on_the_test")
@@ -87,4 +88,11 @@ def outcome_of(instance: dg.DagsterInstance, result: dg.ExecuteInProcessResult) 
         event.asset_key.to_user_string() for event in result.get_asset_materialization_events() if event.asset_key
     }
     name: Literal["promoted", "unchanged"] = "promoted" if "checkpoint_latest" in materialised else "unchanged"
-    return NightOutcome(name=name, run_id=run_id, reasons=checks)
+    return NightOutcome(name=name, run_id=run_id, reasons=(*checks, *_why_not_trained(result)))
+
+
+def _why_not_trained(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+    for event in result.filter_events(lambda event: event.event_type == dg.DagsterEventType.ASSET_OBSERVATION):
+        said = event.asset_observation_data.asset_observation.metadata.get(NOT_TRAINED)
+        if isinstance(said, dg.TextMetadataValue) and said.text:
+            yield said.text

@@ -190,6 +190,10 @@ class Benchmark:
         return digest_of_json([documents, asked, cutoff])
 
 
+JUDGED_SOURCES = ("commit", "docstring")
+"""Sources of held-out queries that decide about a promotion; those of others are reported."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SliceReport:
     """Ranks of every system on the queries of one source. All lists run parallel to `query_ids`."""

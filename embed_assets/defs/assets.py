@@ -20,7 +20,7 @@ from embed_assets.serving.client import find_service
 from embed_assets.settings import Settings
 from embed_assets.snippets.collect import collect_snippets
 from embed_assets.store import Store
-from embed_assets.training.plan import Reuse, TrainingJob, Unchanged, plan_training
+from embed_assets.training.plan import Reuse, TrainingJob, Unchanged, Unprovable, plan_training
 
 GROUP = "embed_assets"
 OWNERS = ["team:ml-platform"]
@@ -108,8 +108,9 @@ def finetuned_adapter(
     settings, store = project.settings(config.overrides()), project.store
     _make_room(context, settings, store)
     plan = plan_training(settings, store, force=config.force)
-    if isinstance(plan, Unchanged):
-        context.log.info(f"unchanged: {plan.reason}")
+    if isinstance(plan, Unchanged | Unprovable):
+        context.log.info(plan.reason)
+        context.log_event(dg.AssetObservation(context.asset_key, metadata={NOT_TRAINED: plan.reason}))
         return
     if isinstance(plan, TrainingJob):
         run_in_child("embed_assets.training", plan, context=context, client=child, store=store)
@@ -120,6 +121,10 @@ def finetuned_adapter(
     run_in_child("embed_assets.evaluation", evaluation, context=context, client=child, store=store)
     judge(store, settings.gate, plan.candidate_id)
     yield dg.MaterializeResult(metadata=metadata.of_candidate(store, plan.candidate_id))
+
+
+NOT_TRAINED = "not_trained"
+"""Metadata of an observation of `finetuned_adapter`: why this night trained nothing."""
 
 
 def _make_room(context: dg.AssetExecutionContext, settings: Settings, store: Store) -> None:

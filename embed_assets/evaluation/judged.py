@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
-from embed_assets.records import RecallReport, SliceReport
+from embed_assets.records import JUDGED_SOURCES, RecallReport, SliceReport
 from embed_assets.settings import GateSettings
 
-COMMIT, DOCSTRING, GUARD = "commit", "docstring", "guard"
-"""Slices the gate reads; all others are reported beside it."""
+COMMIT, DOCSTRING = JUDGED_SOURCES
+GUARD = "guard"
+"""These slices the gate reads; all others are reported beside it."""
 
 
 def judged_queries(report: RecallReport, policy: GateSettings) -> tuple[SliceReport, ...]:

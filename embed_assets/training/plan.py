@@ -1,6 +1,7 @@
 """Is there anything to train, and how? The plan is made before a process is started for it; it imports no torch."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.layout import read_layout
 from embed_assets.encoder.resolve import ResolvedModel, resolve
 from embed_assets.files import read_json, read_lines
-from embed_assets.records import digest_of_json
+from embed_assets.records import JUDGED_SOURCES, digest_of_json
 from embed_assets.settings import Settings
 from embed_assets.store import Store
 from embed_assets.training.errors import TrainingError
@@ -21,7 +22,7 @@ from embed_assets.training.recipe import CODE_VERSION, FEW_ROWS, Recipe, derive_
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Reuse", "TrainingJob", "Unchanged", "build_job", "plan_training"]
+__all__ = ["Reuse", "TrainingJob", "Unchanged", "Unprovable", "build_job", "plan_training"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,13 @@ class Unchanged:
 
     reason: str
     candidate_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unprovable:
+    """Not worth training: so few queries are held out that the gate would refuse any candidate."""
+
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +50,12 @@ class Reuse:
 
 def plan_training(
     settings: Settings, store: Store, *, model_name: str | None = None, force: bool = False
-) -> TrainingJob | Reuse | Unchanged:
+) -> TrainingJob | Reuse | Unchanged | Unprovable:
     """What this night's training is.
 
     Args:
         model_name: another base model than the settings name.
-        force: train although nothing changed since the last candidate.
+        force: train although nothing changed since the last candidate, or nothing could be proved.
 
     Raises:
         TrainingError: there are no pairs, or too few.
@@ -56,6 +64,8 @@ def plan_training(
     if not store.pairs.is_file():
         raise TrainingError(f"there are no training pairs at {store.pairs}; materialise contrastive_pairs first")
     manifest = read_json(store.pairs_manifest)
+    if not force and (doubt := _unprovable(manifest["test_queries"], settings.gate.minimum_queries)):
+        return doubt
     job = build_job(
         settings,
         pairs=store.pairs,
@@ -137,6 +147,17 @@ def _recipe(settings: Settings, base: ResolvedModel, rows: int, commit_share: fl
         model_type=read_layout(base.path).model_type,
         spec=base.spec,
         hard_negatives=settings.pairs.hard_negatives,
+    )
+
+
+def _unprovable(test_queries: Mapping[str, int], least: int) -> Unprovable | None:
+    held_out = {source: test_queries.get(source, 0) for source in JUDGED_SOURCES}
+    if sum(held_out.values()) >= least:
+        return None
+    found = " and ".join(f"{queries} {source}" for source, queries in held_out.items())
+    return Unprovable(
+        reason=f"not trained: {found} queries are held out, and the gate asks for {least} together; it would refuse "
+        "any candidate. Add repositories, or wait for more commits; `--force` trains all the same"
     )
 
 

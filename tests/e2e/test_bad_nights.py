@@ -23,7 +23,10 @@ from tests.webhook import Webhook
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = """
+FEW_ARE_ENOUGH = "[gate]\nminimum_queries = 1"
+"""The small repository of these tests may be judged, so that it is trained on."""
+SETTINGS = (
+    """
 [model]
 name = "{model}"
 
@@ -36,6 +39,8 @@ batch_size = 8
 [alerts]
 webhook_url = "{url}"
 """
+    + FEW_ARE_ENOUGH
+)
 FOREVER = ("--epochs", "1000")
 
 
@@ -167,6 +172,19 @@ def test_a_night_that_cannot_learn_says_why_in_one_line_and_is_told_once(
     assert done.stdout.splitlines()[1].startswith(f"- {said}")
     [alert] = webhook.posted
     assert str(alert["error"]).startswith(said)
+
+
+def test_a_repository_too_small_to_be_judged_is_not_trained_on_and_says_so(
+    team: Team, model: Path, code: Path, webhook: Webhook
+) -> None:
+    team.configure([(code, "")], more=SETTINGS.format(model=model, url=webhook.url).replace(FEW_ARE_ENOUGH, ""))
+    done = team.run("run")
+    outcome, reason = done.stdout.splitlines()
+    assert (done.returncode, outcome) == (0, "unchanged"), done.stderr
+    assert reason.startswith("- not trained: 0 commit and ")
+    assert "the gate asks for 30 together" in reason
+    assert not team.store.candidates.exists()
+    assert webhook.posted == []
 
 
 def test_an_alert_that_reaches_nobody_does_not_change_the_outcome(team: Team, model: Path, code: Path) -> None:

@@ -23,7 +23,7 @@ from embed_assets.training.candidate import run_job
 from embed_assets.training.curve import read_curve
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob, read_job
-from embed_assets.training.plan import Reuse, Unchanged, plan_training
+from embed_assets.training.plan import Reuse, Unchanged, Unprovable, plan_training
 from embed_assets.training.standalone import train_to_directory
 from tests.tiny_models import build
 from tests.training.made_pairs import pairs_table
@@ -44,8 +44,13 @@ def filled(store: Store) -> Store:
     """A store with pairs and their manifest."""
     store.pairs_dir.mkdir(parents=True)
     pairs_table(60, validation=24).write_parquet(store.pairs)
-    write_json(store.pairs_manifest, {"pairs_digest": "abc", "cutoff": 1234})
+    write_json(store.pairs_manifest, manifest_of("abc"))
     return store
+
+
+def manifest_of(digest: str, *, commits: int = 20, docs: int = 10) -> dict[str, Any]:
+    """What planning reads of `pairs.json`."""
+    return {"pairs_digest": digest, "cutoff": 1234, "test_queries": {"commit": commits, "docstring": docs, "issue": 99}}
 
 
 def planned(settings: Settings, store: Store) -> TrainingJob:
@@ -99,8 +104,17 @@ def test_a_night_from_plan_to_candidate_and_the_next_one_trains_nothing(model: P
     assert isinstance(plan_training(settings, filled), Unchanged), "it was live, rolled back and removed"
     assert isinstance(plan_training(settings, filled, force=True), TrainingJob)
     assert isinstance(plan_training(settings_for(model, seed=7), filled), TrainingJob)
-    write_json(filled.pairs_manifest, {"pairs_digest": "other", "cutoff": 1234})
+    write_json(filled.pairs_manifest, manifest_of("other"))
     assert isinstance(plan_training(settings, filled), TrainingJob)
+
+
+def test_what_no_gate_could_promote_is_not_trained_unless_asked_for(model: Path, filled: Store) -> None:
+    settings = settings_for(model)
+    write_json(filled.pairs_manifest, manifest_of("abc", commits=19))
+    plan = plan_training(settings, filled)
+    assert isinstance(plan, Unprovable)
+    assert "19 commit and 10 docstring queries are held out, and the gate asks for 30" in plan.reason
+    assert isinstance(plan_training(settings, filled, force=True), TrainingJob)
 
 
 def test_the_same_job_gives_the_same_files(model: Path, filled: Store, tmp_path: Path) -> None:
