@@ -22,7 +22,7 @@ from embed_assets.snippets.entries import Entry
 from embed_assets.snippets.extract import Definition, snippet_id_of
 from embed_assets.snippets.filters import PathFilter
 from embed_assets.snippets.languages import is_test, language_of
-from embed_assets.snippets.parse import Blob, Parsed, parse_all
+from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed, parse_all
 
 if TYPE_CHECKING:
     from embed_assets.snippets.git_source import GitSource
@@ -110,6 +110,9 @@ def commit_queries(
     changes = changed_functions(source, [commit for commit, _ in asked], paths=paths, cache=cache)
     queries = []
     for commit, text in asked:
+        if commit.commit_id not in changes:
+            dropped["commit_parser_crashed"] = dropped.get("commit_parser_crashed", 0) + 1
+            continue
         touched, functions = changes[commit.commit_id]
         if not functions:
             reason = "commit_too_many_functions" if touched > MOST_FUNCTIONS else "commit_no_function"
@@ -122,13 +125,17 @@ def commit_queries(
 def changed_functions(
     source: "GitSource", commits: Sequence[Commit], *, paths: PathFilter, cache: Path
 ) -> dict[str, tuple[int, tuple[ChangedFunction, ...]]]:
-    """Commit id -> how many functions it touched, and those it left changed if they are one to three."""
+    """Commit id -> how many functions it touched, and those it left changed if they are one to three.
+
+    A commit with a file that crashes the parser is missing, and is not remembered: lack of memory crashes it, too.
+    """
     file = cache / f"{digest_of(source.name, CHANGES_VERSION, cache_version(), repr(paths))[:16]}.parquet"
     known = pl.read_parquet(file) if file.exists() else pl.DataFrame(schema=dict(CHANGE_SCHEMA))
     remembered = set(known["commit_id"].to_list())
     fresh = [commit for commit in commits if commit.commit_id not in remembered]
     if fresh:
-        rows = [row for commit, versions in _parsed(source, fresh, paths) for row in _rows(commit, versions)]
+        parsed = _parsed(source, fresh, paths)
+        rows = [row for commit, versions in parsed if versions is not None for row in _rows(commit, versions)]
         known = pl.concat([known, pl.DataFrame(rows, schema=dict(CHANGE_SCHEMA), orient="row")])
         write_file(file, known.write_parquet)
     wanted = {commit.commit_id for commit in commits}
@@ -171,8 +178,8 @@ def _language(change: FileChange, paths: PathFilter) -> str:
 
 def _parsed(
     source: "GitSource", commits: Sequence[Commit], paths: PathFilter
-) -> Iterator[tuple[Commit, list[_FileVersions]]]:
-    """Each commit, oldest first, with the functions of its files before and after.
+) -> Iterator[tuple[Commit, list[_FileVersions] | None]]:
+    """Each commit, oldest first, with the functions of its files before and after; None where the parser crashed.
 
     Every blob is parsed once, on all cores, in the order in which commits need it, and forgotten after its last use.
     """
@@ -189,21 +196,25 @@ def _parsed(
     }
     arriving = _arriving(source, list(last_use))
     at_hand: dict[tuple[str, str], dict[_Key, _Version]] = {}
+    crashed: set[tuple[str, str]] = set()
 
     def functions(blob_id: str, language: str) -> dict[_Key, _Version]:
         while blob_id and (blob_id, language) not in at_hand:
             key, parsed = next(arriving)
             at_hand[key] = _functions(parsed, key[1])
+            if parsed.reason == PARSER_CRASHED:
+                crashed.add(key)
         return at_hand[blob_id, language] if blob_id else {}
 
     for place, (commit, changes) in enumerate(work):
-        yield (
-            commit,
-            [
-                (change, language, functions(change.blob_before, language), functions(change.blob_after, language))
-                for change, language in changes
-            ],
-        )
+        versions = [
+            (change, language, functions(change.blob_before, language), functions(change.blob_after, language))
+            for change, language in changes
+        ]
+        blobs = {
+            (blob_id, language) for change, language in changes for blob_id in (change.blob_before, change.blob_after)
+        }
+        yield commit, None if blobs & crashed else versions
         for key in [key for key in at_hand if last_use[key] <= place]:
             del at_hand[key]
 

@@ -107,7 +107,8 @@ def answered_issues(
     changes = changed_functions(source, wanted, paths=paths, cache=cache)
     answered = []
     for issue, text, readable in asked:
-        found = [(commit, changes[commit.commit_id][1]) for commit in readable if changes[commit.commit_id][1]]
+        left = [(commit, changes.get(commit.commit_id, (0, ()))[1]) for commit in readable]
+        found = [(commit, functions) for commit, functions in left if functions]
         if found:
             answered.append(AnsweredIssue(issue_id=issue.issue_id, text=text, changes=tuple(found)))
         else:

@@ -40,6 +40,8 @@ _GENERATED_MARKER = re.compile(
     rb"This (file|code|class) (is|was) (auto-?matically |auto-?)?generated",
     re.IGNORECASE,
 )
+_CONVENTIONS = (("vendored", _VENDORED), ("generated", _GENERATED), ("documentation", None))
+"""Attributes of linguist that keep a file out, and what a path looks like that has one without being told."""
 _QUOTED = re.compile(r'^"((?:[^"\\]|\\.)*)"\s*(.*)$')
 _LFS = b"version https://git-lfs.github.com/spec/"
 
@@ -73,10 +75,10 @@ class PathFilter:
         return "empty" if entry.size == 0 else ""
 
     def _convention(self, path: str) -> str:
-        for attribute, pattern in (("vendored", _VENDORED), ("generated", _GENERATED)):
+        for attribute, pattern in _CONVENTIONS:
             declared = [value for glob, name, value in self.attributes if name == attribute and glob.match(path)]
             decided = declared[-1] if declared else None
-            if pattern.search(path) if decided is None else decided:
+            if (pattern is not None and pattern.search(path)) if decided is None else decided:
                 return attribute
         return ""
 
@@ -130,7 +132,7 @@ def _attribute_rules(path: str, content: bytes) -> Iterable[tuple[re.Pattern[str
             continue
         for attribute in attributes:
             name, _, value = attribute.lstrip("-!").partition("=")
-            for wanted in ("vendored", "generated"):
+            for wanted, _ in _CONVENTIONS:
                 if name == f"linguist-{wanted}":
                     negated = attribute.startswith("-") or value.lower() in ("false", "0")
                     yield compile_glob(pattern, folder), wanted, None if attribute.startswith("!") else not negated

@@ -139,7 +139,7 @@ LANGUAGES: tuple[Language, ...] = (
             """,
         doc_comment=r"///(?!/)|/\*\*(?![*/])",
         doc_lead=r"#\[doc\s*=",
-        test_paths=r"(^|/)(tests|benches)/|(^|/)tests?\.rs$",
+        test_paths=r"(^|/)(tests|benches|test_?(utils?|helpers?|support))/|(^|[/_])(tests?|test_?(utils?|helpers?|support))\.rs$",
         test_scopes=r"(^|\.)(tests?|testutil)(\.|$)",
     ),
     Language(
@@ -219,7 +219,7 @@ LANGUAGES: tuple[Language, ...] = (
             (type_declaration (type_spec type: [(struct_type) (interface_type)])) @wrapper
             """,
         doc_comment=r"//(?!go:|nolint|\s*\+build)|/\*",
-        test_paths=r"_test\.go$|(^|/)testdata/",
+        test_paths=r"_test\.go$|(^|/)test(data|utils?|helpers?)/",
     ),
     Language(
         name="java",

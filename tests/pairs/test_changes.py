@@ -10,7 +10,7 @@ from embed_assets.pairs import changes
 from embed_assets.pairs.changes import CommitQuery, commit_queries
 from embed_assets.pairs.history import read_history
 from embed_assets.snippets.filters import path_filter
-from embed_assets.snippets.parse import Blob, Parsed, parse_all
+from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed, parse_all
 from tests.pairs.written_history import WrittenHistory, function
 
 ONE = function("one", "value += 1")
@@ -147,3 +147,26 @@ def test_a_second_night_parses_only_new_commits(
     third, _ = queries_of(written, tmp_path)
     assert third[1:] == first
     assert len(parsed) == 2
+
+
+def test_a_crash_of_the_parser_is_counted_and_tried_again(
+    written: WrittenHistory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing of the commit: lack of memory crashes a parser, too."""
+    written.commit("Begin", {"a.py": ONE, "b.py": TWO})
+    written.commit(SUBJECT, {"a.py": function("one", "value += 100")})
+    written.commit("Say how many rows a full table holds", {"b.py": function("two", "value += 200")})
+    crashing = b"value += 100"
+
+    def crashes(blobs: Iterable[Blob]) -> Iterator[tuple[Blob, Parsed]]:
+        for blob, result in parse_all(blobs):
+            yield blob, Parsed(reason=PARSER_CRASHED) if crashing in blob.content else result
+
+    monkeypatch.setattr(changes, "parse_all", crashes)
+    found, dropped = queries_of(written, tmp_path)
+    assert [query.functions[0].name for query in found] == ["two"]
+    assert dropped["commit_parser_crashed"] == 1 and "commit_no_function" not in dropped
+    monkeypatch.setattr(changes, "parse_all", parse_all)
+    again, dropped = queries_of(written, tmp_path)
+    assert [query.functions[0].name for query in again] == ["two", "one"]
+    assert "commit_parser_crashed" not in dropped

@@ -82,20 +82,22 @@ def test_git_attributes_overrule_the_conventions_and_the_nearest_wins() -> None:
 ATTRIBUTES = {
     ".gitattributes": "# note\n*.gen.py linguist-generated\nlegacy/** linguist-vendored=true\n/top.py linguist-generated=false\n"
     'vendor/ours/** -linguist-vendored\nvendor/ours/back/** !linguist-vendored\n"with space/*.py" linguist-generated\n'
-    "a/*.py linguist-generated\ndeep linguist-vendored\n",
+    "a/*.py linguist-generated\ndeep linguist-vendored\nguide/** linguist-documentation\n/guide/x.py -linguist-documentation\n",
     "a/.gitattributes": "b.py -linguist-generated\nc/*.py linguist-vendored -linguist-generated\n",
     "a/c/.gitattributes": "d.py !linguist-vendored\n",
 }
+NAMES = ("vendored", "generated", "documentation")
 ATTRIBUTE_PATHS = [
     "x.gen.py", "a/x.gen.py", "legacy/x.py", "legacy/y/z.py", "top.py", "a/top.py", "vendor/ours/x.py", "vendor/ours/y/z.py",
     "vendor/ours/back/x.py", "vendor/theirs/x.py", "with space/x.py", "a/b.py", "a/x.py", "a/c/d.py", "a/c/e.py", "c/e.py",
+    "guide/x.py", "guide/y.py",
 ]  # fmt: skip
 
 
 def test_git_itself_reads_the_attributes_alike(tmp_path: Path) -> None:
     repository = make_repository(tmp_path / "r", {**ATTRIBUTES, **dict.fromkeys(ATTRIBUTE_PATHS, "x = 1\n")})
     chosen = path_filter(gitattributes=[(path, content.encode()) for path, content in ATTRIBUTES.items()])
-    said = run_git(repository, "check-attr", "-z", "linguist-vendored", "linguist-generated", "--", *ATTRIBUTE_PATHS)
+    said = run_git(repository, "check-attr", "-z", *(f"linguist-{name}" for name in NAMES), "--", *ATTRIBUTE_PATHS)
     fields = said.split("\0")[:-1]
     by_git: dict[str, dict[str, str]] = {}
     for path, attribute, value in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
@@ -104,7 +106,7 @@ def test_git_itself_reads_the_attributes_alike(tmp_path: Path) -> None:
     conventions = {path: reason(path) for path in ATTRIBUTE_PATHS}
     for path in ATTRIBUTE_PATHS:
         decided = {name: meaning.get(value, conventions[path] == name) for name, value in by_git[path].items()}
-        expected = next((name for name in ("vendored", "generated") if decided[name]), "")
+        expected = next((name for name in NAMES if decided[name]), "")
         assert chosen.reason(Entry(path=path, blob_id="", size=1)) == expected, (path, by_git[path])
 
 
