@@ -62,6 +62,8 @@ class Snippet:
     """Documentation as written, comment markers removed; empty where there is none."""
     code: str
     """Source text of the definition with `doc` removed, so that a query made from it cannot leak."""
+    parts: tuple[str, ...]
+    """The same, divided along the syntax tree, of a function too long for a short-sighted model; empty of others."""
     start_line: int
     end_line: int
     blob_id: str
@@ -81,6 +83,7 @@ SNIPPET_SCHEMA: Mapping[str, Any] = {
     "signature": pl.String,
     "doc": pl.String,
     "code": pl.String,
+    "parts": pl.List(pl.String),
     "start_line": pl.Int64,
     "end_line": pl.Int64,
     "blob_id": pl.String,
@@ -145,12 +148,14 @@ PAIR_SCHEMA: Mapping[str, Any] = {
 CORPUS_SCHEMA: Mapping[str, Any] = {
     "document_id": pl.String,
     "text": pl.String,
+    "parts": pl.List(pl.String),
     "repository": pl.String,
     "language": pl.String,
     "path": pl.String,
     "name": pl.String,
 }
-"""A benchmark's corpus: `document_id` is a definition_id, `text` its embedded text."""
+"""A benchmark's corpus: `document_id` is a definition_id, `text` its embedded text. `parts` are the embedded texts that
+stand for it where a model cannot read it whole (`Encoder.encode_documents`); empty for what is short."""
 
 QUERY_SCHEMA: Mapping[str, Any] = {
     "query_id": pl.String,

@@ -102,7 +102,7 @@ def test_a_table_has_exactly_its_schema_even_when_empty() -> None:
 
 
 def test_a_benchmark_digest_depends_on_content_and_not_on_order() -> None:
-    corpus = pl.DataFrame({name: ["x", "y"] for name in CORPUS_SCHEMA})
+    corpus = pl.DataFrame({name: [["x"], []] if name == "parts" else ["x", "y"] for name in CORPUS_SCHEMA})
     queries = pl.DataFrame(
         {name: [1, 2] if name == "written_at" else ["u", "v"] for name in QUERY_SCHEMA if name != "relevant"}
     ).with_columns(relevant=pl.Series([["x"], ["y", "x"]]))
@@ -112,7 +112,8 @@ def test_a_benchmark_digest_depends_on_content_and_not_on_order() -> None:
     assert Benchmark.digest_for(corpus, queries.head(1), 7) != digest
     assert Benchmark.digest_for(corpus, queries, 8) != digest
     for name in CORPUS_SCHEMA:
-        assert Benchmark.digest_for(corpus.with_columns(pl.lit("z").alias(name)), queries, 7) != digest
+        value = pl.lit(["z"]) if name == "parts" else pl.lit("z")
+        assert Benchmark.digest_for(corpus.with_columns(value.alias(name)), queries, 7) != digest
     for name in QUERY_SCHEMA:
         value = pl.lit(["z"]) if name == "relevant" else pl.lit(3) if name == "written_at" else pl.lit("z")
         assert Benchmark.digest_for(corpus, queries.with_columns(value.alias(name)), 7) != digest

@@ -86,6 +86,35 @@ class Encoder:
             return self._encode_on_device(tokenised_ahead(self, texts, kind), len(texts), batch_tokens, progress)
         return self.encode_rows(self.tokenise(texts, kind), batch_tokens=batch_tokens, progress=progress)
 
+    def encode_documents(
+        self,
+        texts: Sequence[str],
+        parts: Sequence[Sequence[str]],
+        *,
+        progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:  # (texts, dim) float32, unit rows
+        """Vectors of passages, one each, also of those that are too long for the model.
+
+        A text that would be cut and has parts is embedded as the normalised mean of its parts' vectors: all of it is
+        found, and it has one place among the others as before (docs/experiments.md). The rest is what `encode` makes.
+
+        Args:
+            parts: (texts,) what stands for each text, each a passage of its own; empty for what is short.
+        """
+        rows = self.tokenise(texts)
+        divided = [index for index, row in enumerate(rows) if parts[index] and len(row) >= self.max_tokens]
+        whole = sorted(set(range(len(texts))) - set(divided))
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        vectors[whole] = self.encode_rows([rows[index] for index in whole], progress=progress)
+        if divided:
+            counts = [len(parts[index]) for index in divided]
+            of_parts = self.encode_rows(self.tokenise([part for index in divided for part in parts[index]]))
+            sums = np.add.reduceat(of_parts, np.cumsum([0, *counts[:-1]]), axis=0)  # (divided, dim)
+            vectors[divided] = sums / np.linalg.norm(sums, axis=1, keepdims=True)
+            if progress is not None:
+                progress(len(divided))
+        return vectors
+
     def encode_rows(
         self,
         rows: Sequence[Sequence[int]],

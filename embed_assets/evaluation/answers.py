@@ -40,7 +40,12 @@ def nearest(
         EvaluationError: the corpus was never embedded in this space.
     """
     corpus = stored_vectors(
-        benchmark.corpus["text"].to_list(), kind="passage", name="benchmark-passages", space_id=space_id, root=root
+        benchmark.corpus["text"].to_list(),
+        kind="passage",
+        name="benchmark-passages",
+        space_id=space_id,
+        root=root,
+        parts=benchmark.corpus["parts"].to_list(),
     )
     rows, scores = top_k(query[None, :], corpus, k)
     return [

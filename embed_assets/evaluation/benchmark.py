@@ -195,12 +195,16 @@ def _read_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return found
 
 
-def _document(line: dict[str, Any], where: str) -> dict[str, str]:
+def _document(line: dict[str, Any], where: str) -> dict[str, Any]:
     title = line.get("title") or ""
     extra = _metadata(line, where)
+    parts = extra.get("parts") or []
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise BenchmarkError(f"{where}: `parts` must be a list of texts")
     return {
         "document_id": str(line["_id"]),
         "text": f"{title}\n{line['text']}" if title else line["text"],
+        "parts": parts,
         **{field: str(extra.get(field, "")) for field in ("repository", "language", "path", "name")},
     }
 

@@ -153,7 +153,7 @@ def _embed_one(
     passages = {
         corpus: embed(
             encoder, each.corpus["text"].to_list(), kind="passage", name=f"{corpus}-passages", root=root,
-            progress=progress,
+            parts=each.corpus["parts"].to_list(), progress=progress,
         )
         for corpus, each in corpora.items()
     }  # fmt: skip

@@ -34,6 +34,10 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str], *, kind: Kind, progress: Callable[[int], None] | None = None) -> Floats: ...
 
+    def encode_documents(
+        self, texts: Sequence[str], parts: Sequence[Sequence[str]], *, progress: Callable[[int], None] | None = None
+    ) -> Floats: ...
+
 
 def embed(
     encoder: TextEncoder,
@@ -42,6 +46,7 @@ def embed(
     kind: Kind,
     name: str,
     root: Path,
+    parts: Sequence[Sequence[str]] = (),
     progress: Callable[[int], None] = lambda done: None,
 ) -> Floats:
     """Vectors of `texts`, in their order; only texts that the file `name` does not hold are embedded.
@@ -49,6 +54,7 @@ def embed(
     Args:
         name: of the file: one for each use, such as `guard-passage`. It holds the last call's texts, no more.
         root: the folder of all spaces.
+        parts: (texts,) of a corpus: what stands for each passage that the model cannot read whole, empty for others.
         progress: called with the number of texts finished since the last call, those found on disk included.
 
     Returns:
@@ -57,31 +63,37 @@ def embed(
     Raises:
         EvaluationError: the model gives a vector that is no number, or not of unit length.
     """
-    distinct = list(dict.fromkeys(texts))
-    keys = [_digest(kind, text) for text in distinct]
+    keys = _digests(kind, texts, parts)
+    place = {key: number for number, key in enumerate(keys)}
     path = root / encoder.space_id / f"{name}.safetensors"
     stored = _read(path)
-    missing = [text for text, key in zip(distinct, keys, strict=True) if key not in stored]
+    missing = [key for key in place if key not in stored]
     progress(len(texts) - len(missing))
     if missing:
-        fresh = encoder.encode(missing, kind=kind, progress=progress)
-        _require_unit_vectors(fresh, missing, encoder.space_id)
-        stored |= {_digest(kind, text): vector for text, vector in zip(missing, fresh, strict=True)}
-    vectors = np.stack([stored[key] for key in keys]) if keys else np.empty((0, 0), dtype=np.float32)
+        lacking = [texts[place[key]] for key in missing]
+        if parts:
+            fresh = encoder.encode_documents(lacking, [parts[place[key]] for key in missing], progress=progress)
+        else:
+            fresh = encoder.encode(lacking, kind=kind, progress=progress)
+        _require_unit_vectors(fresh, lacking, encoder.space_id)
+        stored |= dict(zip(missing, fresh, strict=True))
+    vectors = np.stack([stored[key] for key in place]) if keys else np.empty((0, 0), dtype=np.float32)
     if missing:
-        _write(path, keys, vectors)
-    row = {text: number for number, text in enumerate(distinct)}
-    return vectors[[row[text] for text in texts]]
+        _write(path, list(place), vectors)
+    row = {key: number for number, key in enumerate(place)}
+    return vectors[[row[key] for key in keys]]
 
 
-def stored_vectors(texts: Sequence[str], *, kind: Kind, name: str, space_id: str, root: Path) -> Floats:
+def stored_vectors(
+    texts: Sequence[str], *, kind: Kind, name: str, space_id: str, root: Path, parts: Sequence[Sequence[str]] = ()
+) -> Floats:
     """What `embed` left on disk of `texts`, in their order: (texts, dim) float32.
 
     Raises:
         EvaluationError: one of them is not there.
     """
     stored = _read(root / space_id / f"{name}.safetensors")
-    keys = [_digest(kind, text) for text in texts]
+    keys = _digests(kind, texts, parts)
     missing = sum(key not in stored for key in keys)
     if missing:
         raise EvaluationError(f"{missing} of {len(keys)} texts have no vector in {root / space_id}; evaluate first")
@@ -106,9 +118,15 @@ def _require_unit_vectors(vectors: Floats, texts: Sequence[str], space_id: str) 
         )
 
 
-def _digest(kind: str, text: str) -> bytes:
-    content = f"{kind}\0{text}".encode("utf-8", "surrogatepass")
-    return hashlib.sha256(content).digest()[:DIGEST_BYTES]
+def _digests(kind: Kind, texts: Sequence[str], parts: Sequence[Sequence[str]]) -> list[bytes]:
+    """Of everything that decides each vector within a space."""
+    if not parts:
+        return [_digest(kind, text) for text in texts]
+    return [_digest(kind, text, *divided) for text, divided in zip(texts, parts, strict=True)]
+
+
+def _digest(*content: str) -> bytes:
+    return hashlib.sha256("\0".join(content).encode("utf-8", "surrogatepass")).digest()[:DIGEST_BYTES]
 
 
 def _read(path: Path) -> dict[bytes, Floats]:

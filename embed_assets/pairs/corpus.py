@@ -12,6 +12,8 @@ import polars as pl
 
 from embed_assets.records import CORPUS_SCHEMA, digest_of, embedded_text
 
+MOST_PARTS = 3
+"""Of a long function, from its beginning: more of them found no more, and cost a third more (docs/experiments.md)."""
 _Key = TypeVar("_Key", bound=Hashable)
 
 
@@ -28,10 +30,17 @@ class Function:
     name: str
     code: str
     doc: str = ""
+    parts: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         return embedded_text(path=self.path, scope=self.scope, name=self.name, code=self.code)
+
+    @property
+    def part_texts(self) -> list[str]:
+        """What stands for it where a model cannot read `text` whole; empty for what is short."""
+        parts = self.parts[:MOST_PARTS]
+        return [embedded_text(path=self.path, scope=self.scope, name=self.name, code=part) for part in parts]
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,7 @@ class Corpus:
             {
                 "document_id": [function.definition_id for function in documents],
                 "text": [function.text for function in documents],
+                "parts": [function.part_texts for function in documents],
                 "repository": [function.repository for function in documents],
                 "language": [function.language for function in documents],
                 "path": [function.path for function in documents],
@@ -90,6 +100,7 @@ def corpus_of(snippets: Iterable[pl.DataFrame]) -> Corpus:
     for table in snippets:
         code = table.filter(pl.col("kind").is_in(["function", "method"]) & ~pl.col("is_test"))
         for row in code.sort("repository", "path", "start_line").iter_rows(named=True):
+            row["parts"] = tuple(row["parts"])
             function = Function(**{name: row[name] for name in Function.__dataclass_fields__})
             functions.setdefault(function.definition_id, function)
     representatives: dict[str, str] = {}

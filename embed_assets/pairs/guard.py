@@ -139,4 +139,4 @@ def _parsed_library() -> pl.DataFrame:
     return pl.DataFrame(rows, schema=dict(SNIPPET_SCHEMA))
 
 
-_OF_DEFINITION = ("kind", "scope", "name", "signature", "doc", "code", "start_line", "end_line")
+_OF_DEFINITION = ("kind", "scope", "name", "signature", "doc", "code", "parts", "start_line", "end_line")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from embed_assets.files import file_sha256
 from embed_assets.records import digest_of
-from embed_assets.snippets import docs, extract, filters, names, secrets, syntax
+from embed_assets.snippets import docs, extract, filters, names, parts, secrets, syntax
 from embed_assets.snippets.extract import EXTRACTOR_VERSION, Definition
 from embed_assets.snippets.languages import LANGUAGES
 from embed_assets.snippets.parse import Parsed
@@ -115,12 +115,16 @@ class DefinitionCache:
 def cache_version() -> str:
     """Digest of everything but the file that decides what is extracted from it."""
     wheels = sorted({language.wheel for language in LANGUAGES} | {"tree-sitter"})
-    rules = [file_sha256(Path(str(module.__file__))) for module in (docs, extract, filters, names, secrets, syntax)]
+    rules = [
+        file_sha256(Path(str(module.__file__))) for module in (docs, extract, filters, names, parts, secrets, syntax)
+    ]
     versions = [importlib.metadata.version(wheel) for wheel in wheels]
     return digest_of(EXTRACTOR_VERSION, *(repr(language) for language in LANGUAGES), *rules, *versions)[:12]
 
 
 def _parsed(payload: bytes) -> Parsed:
     reason, secrets_dropped, rows = json.loads(zlib.decompress(payload))
-    definitions = tuple(Definition(**dict(zip(_NAMES, row, strict=True))) for row in rows)
+    definitions = tuple(
+        Definition(**dict(zip(_NAMES, (*values, tuple(divided)), strict=True))) for *values, divided in rows
+    )
     return Parsed(reason=reason, definitions=definitions, secrets=secrets_dropped)

@@ -14,9 +14,10 @@ from embed_assets.records import SnippetKind, digest_of
 from embed_assets.snippets.docs import attribute_text, comment_text, docstring_text
 from embed_assets.snippets.languages import BY_NAME
 from embed_assets.snippets.names import first_child
+from embed_assets.snippets.parts import Cut, joined, part_starts
 from embed_assets.snippets.syntax import Item, definitions_in
 
-EXTRACTOR_VERSION = "3"
+EXTRACTOR_VERSION = "4"
 """Part of the cache's key: raise it whenever the same file yields other definitions."""
 MAX_SIGNATURE = 500
 
@@ -39,6 +40,7 @@ class Definition:
     start_line: int
     """1-based; decorators and attributes belong to the definition, a doc comment above does not."""
     end_line: int
+    parts: tuple[str, ...] = ()
 
 
 def extract(source: bytes, language: str) -> list[Definition]:
@@ -84,6 +86,7 @@ def _as_utf8(source: bytes) -> bytes:
 
 def _define(source: bytes, lines: list[int], item: Item, language: str) -> Definition:
     doc, cuts = _documentation(source, item, language)
+    starts = part_starts(source, item, cuts) if item.role == "function" else []
     if item.role != "function":
         cuts += [(child.top, child.finish, b"") for child in item.children]
     kind: SnippetKind = "class" if item.role == "class" else "module" if item.role == "module" else "function"
@@ -99,13 +102,14 @@ def _define(source: bytes, lines: list[int], item: Item, language: str) -> Defin
         disambiguator=item.disambiguator,
         signature=_signature(source, item, language),
         doc=doc,
-        code=_code(source, item, cuts),
+        code=_code(source, item, cuts, item.begin, item.finish),
         start_line=bisect_right(lines, item.begin) + 1,
         end_line=bisect_right(lines, max(item.begin, item.finish - 1)) + 1,
+        parts=_parts(source, item, cuts, starts),
     )
 
 
-def _documentation(source: bytes, item: Item, language: str) -> tuple[str, list[tuple[int, int, bytes]]]:
+def _documentation(source: bytes, item: Item, language: str) -> tuple[str, list[Cut]]:
     """The doc, and what to cut out of the code for it: start, end, replacement."""
     rule = BY_NAME[language].docs
     texts = [source[part.start : part.end].decode("utf-8") for part in item.docs]
@@ -117,7 +121,7 @@ def _documentation(source: bytes, item: Item, language: str) -> tuple[str, list[
     return "\n".join(part for part in (comment_text(comments), *attributes) if part), cuts
 
 
-def _docstring(body: Node | None, cuts: list[tuple[int, int, bytes]]) -> tuple[str, list[tuple[int, int, bytes]]]:
+def _docstring(body: Node | None, cuts: list[Cut]) -> tuple[str, list[Cut]]:
     statement = first_child(body)
     literal = first_child(statement)
     if body is None or statement is None or literal is None:
@@ -159,16 +163,25 @@ def _up_to_a_brace(text: str) -> str:
     return text
 
 
-def _code(source: bytes, item: Item, cuts: list[tuple[int, int, bytes]]) -> str:
-    pieces, position = [], item.begin
+def _parts(source: bytes, item: Item, cuts: list[Cut], starts: list[int]) -> tuple[str, ...]:
+    if not starts:
+        return ()
+    ends = [*starts, item.finish]
+    parts = [_code(source, item, cuts, *span) for span in zip([item.begin, *starts], ends, strict=True)]
+    return tuple(part for part in parts if part) if all(parts[:2]) else ()
+
+
+def _code(source: bytes, item: Item, cuts: list[Cut], begin: int, finish: int) -> str:
+    """Source text from `begin` to `finish`, cuts taken out, indented as if `item` stood at the margin."""
+    pieces, position = [], begin
     for start, end, replacement in sorted(cuts):
-        if start < position:
+        if start < position or start >= finish:
             continue
         if not replacement:
             start, end = _whole_lines(source, start, end)
         pieces += [source[position : max(position, start)], replacement]
-        position = min(end, item.finish)
-    pieces.append(source[position : item.finish])
+        position = min(end, finish)
+    pieces.append(source[position:finish])
     code = b"".join(pieces).decode("utf-8", "replace")
     line_start = source.rfind(b"\n", 0, item.begin) + 1
     indentation = source[line_start : item.begin].decode("utf-8", "replace")
@@ -193,6 +206,7 @@ def _merge_clauses(definitions: list[Definition], language: str) -> list[Definit
     """The clauses of one function are one definition: they share scope, name and arity."""
     merged: list[Definition] = []
     places: dict[tuple[str, str, str], int] = {}
+    parts: dict[int, list[str]] = {}
     for definition in definitions:
         key = (definition.scope, definition.name, definition.disambiguator)
         place = places.get(key)
@@ -202,6 +216,7 @@ def _merge_clauses(definitions: list[Definition], language: str) -> list[Definit
             merged.append(definition)
             continue
         first = merged[place]
+        parts.setdefault(place, [*(first.parts or [first.code])]).extend(definition.parts or [definition.code])
         merged[place] = replace(
             first,
             # Elixir's `@doc` may stand at any clause; a comment above a later one of Erlang's is about that clause.
@@ -209,6 +224,8 @@ def _merge_clauses(definitions: list[Definition], language: str) -> list[Definit
             code=f"{first.code}\n\n{definition.code}",
             end_line=max(first.end_line, definition.end_line),
         )
+    for place, divided in parts.items():
+        merged[place] = replace(merged[place], parts=joined(divided))
     return merged
 
 

@@ -23,7 +23,8 @@ from embed_assets.snippets.secrets import holds_secret, suspicious, without_addr
 from embed_assets.snippets.syntax import TooSlowError
 
 POOL_BYTES = 1_500_000
-"""So much source is parsed before other processes are started, which takes them about half a second."""
+"""So much source is parsed here while other processes start, which takes them about half a second of a core each; for
+less than as much again none are started."""
 BATCH_BYTES = 250_000
 """Source handed to a process at once: large against the cost of a message, small against the memory."""
 BATCHES_AHEAD = 3
@@ -79,7 +80,7 @@ def parse(content: bytes, language: str) -> Parsed:
 
 
 def parse_all(blobs: Iterable[Blob], notices: list[str] | None = None) -> Iterator[tuple[Blob, Parsed]]:
-    """Parses every blob, in order: the first few here, and if there are more, the rest in a process per core.
+    """Parses every blob, in order: the first few here, and if there are many more, the rest in a process per core.
 
     Args:
         blobs: read as they are needed.
@@ -88,17 +89,16 @@ def parse_all(blobs: Iterable[Blob], notices: list[str] | None = None) -> Iterat
     Raises:
         GrammarError: a grammar is missing or does not fit.
     """
-    remaining = iter(blobs)
     processes = 1 if current_process().daemon else usable_cores()  # A daemon may have no children.
-    size = 0
-    for blob in remaining:
-        yield blob, parse(blob.content, blob.language)
-        size += len(blob.content)
-        if size >= POOL_BYTES and processes > 1:
-            break
+    remaining = iter(blobs)
+    first = next(_batches(remaining, POOL_BYTES), [])
+    batches = _batches(remaining, BATCH_BYTES)
+    ahead = list(islice(batches, processes * BATCHES_AHEAD)) if processes > 1 else []
+    if sum(len(blob.content) for batch in ahead for blob in batch) < POOL_BYTES:
+        for blob in chain(first, *ahead, chain.from_iterable(batches)):
+            yield blob, parse(blob.content, blob.language)
     else:
-        return
-    yield from _in_processes(_batches(remaining), processes, [] if notices is None else notices)
+        yield from _in_processes(first, chain(ahead, batches), processes, [] if notices is None else notices)
 
 
 def usable_cores() -> int:
@@ -115,14 +115,22 @@ def load_grammars(languages: Iterable[str]) -> None:
         query_of(language)
 
 
-def _in_processes(batches: Iterator[list[Blob]], processes: int, notices: list[str]) -> Iterator[tuple[Blob, Parsed]]:
-    """Batches through a pool, in order. A pool that breaks is replaced; where none can be had, this process goes on."""
+def _in_processes(
+    first: list[Blob], batches: Iterator[list[Blob]], processes: int, notices: list[str]
+) -> Iterator[tuple[Blob, Parsed]]:
+    """In order: the first ones here while a pool starts, then batches through it.
+
+    A pool that breaks is replaced; where none can be had, this process goes on.
+    """
     pool = _pool(processes)
     pending: deque[tuple[list[Blob], Future[list[Parsed]]]] = deque()
     try:
         while True:
             for batch in islice(batches, processes * BATCHES_AHEAD - len(pending)):
                 pending.append((batch, _submit(pool, batch)))
+            for blob in first:
+                yield blob, parse(blob.content, blob.language)
+            first = []
             if not pending:
                 return
             batch, future = pending.popleft()
@@ -204,13 +212,14 @@ def _parse_batch(batch: Sequence[Blob]) -> list[Parsed]:
     return [parse(blob.content, blob.language) for blob in batch]
 
 
-def _batches(blobs: Iterable[Blob]) -> Iterator[list[Blob]]:
+def _batches(blobs: Iterable[Blob], least: int) -> Iterator[list[Blob]]:
+    """Lists of at least `least` bytes, but for the last."""
     batch: list[Blob] = []
     size = 0
     for blob in blobs:
         batch.append(blob)
         size += len(blob.content)
-        if size >= BATCH_BYTES:
+        if size >= least:
             yield batch
             batch, size = [], 0
     if batch:
@@ -225,4 +234,5 @@ def _anonymous(definition: Definition) -> Definition:
         code=without_addresses(definition.code),
         doc=without_addresses(definition.doc),
         signature=without_addresses(definition.signature),
+        parts=tuple(without_addresses(part) for part in definition.parts),
     )

@@ -21,7 +21,7 @@ from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed, load_gramm
 from embed_assets.snippets.repositories import Source
 from embed_assets.store import Store
 
-COPIED_FIELDS = ("kind", "scope", "name", "signature", "doc", "code", "start_line", "end_line")
+COPIED_FIELDS = ("kind", "scope", "name", "signature", "doc", "code", "parts", "start_line", "end_line")
 
 
 @dataclass(frozen=True, kw_only=True)

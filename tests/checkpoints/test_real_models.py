@@ -46,8 +46,8 @@ def benchmark_of(name: str, modules: list[ModuleType], count: int) -> Benchmark:
     corpus = pl.DataFrame(
         [
             {
-                "document_id": f"{name}-{number}", "text": f"{path}.py {function}\n{code}", "repository": name,
-                "language": "python", "path": f"{path}.py", "name": function,
+                "document_id": f"{name}-{number}", "text": f"{path}.py {function}\n{code}", "parts": [],
+                "repository": name, "language": "python", "path": f"{path}.py", "name": function,
             }
             for number, (path, function, _, code) in enumerate(rows)
         ],

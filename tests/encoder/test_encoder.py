@@ -56,3 +56,21 @@ def test_threads_may_encode_at_once(minilm: Encoder) -> None:
         thread.join()
     assert len(results) == 4
     assert all(np.abs(result - expected).max() < 1e-5 for result in results)
+
+
+def test_a_document_that_is_read_whole_needs_no_parts(minilm: Encoder) -> None:
+    short = minilm.encode_documents(TEXTS[:3], [["one", "two"], [], []])
+    assert np.abs(short - minilm.encode(TEXTS[:3])).max() < 1e-6
+    assert minilm.encode_documents([], []).shape == (0, 384)
+
+
+def test_a_document_that_would_be_cut_is_the_mean_of_its_parts(minilm: Encoder) -> None:
+    counted: list[int] = []
+    long, parts = "x = 1\n" * 300, [["def first(): pass", "y = 2", "z = 3"], [], ["alone"], []]
+    texts = [long, "short", f"{long} more", f"{long} without"]
+    vectors = minilm.encode_documents(texts, parts, progress=counted.append)
+    mean = minilm.encode(parts[0]).mean(axis=0)
+    assert np.abs(vectors[0] - mean / np.linalg.norm(mean)).max() < 1e-5
+    assert np.abs(vectors[1:] - minilm.encode(["short", "alone", texts[3]])).max() < 1e-5
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-5
+    assert sum(counted) == len(texts)

@@ -25,6 +25,7 @@ def make_benchmark(name: str, count: int, *, source: str = "docstring", cutoff: 
             {
                 "document_id": f"{name}-document-{number}",
                 "text": f"{name}.py function_{number}\ndef function_{number}(): return word{number}",
+                "parts": [],
                 "repository": "shop" if number % 2 else "bank",
                 "language": "python" if number % 3 else "rust",
                 "path": f"{name}.py",
@@ -133,6 +134,17 @@ class FakeEncoder:
         if callable(progress):
             progress(len(texts))
         return rows
+
+    def encode_documents(
+        self, texts: Sequence[str], parts: Sequence[Sequence[str]], *, progress: object = None
+    ) -> Floats:
+        """As if nothing were too short for parts: what has some is the mean of them."""
+        self.encoded += texts
+        stand_ins = [list(divided) or [text] for text, divided in zip(texts, parts, strict=True)]
+        means = [np.sum([self._vector("passage", one) for one in some], axis=0) for some in stand_ins]
+        if callable(progress):
+            progress(len(texts))
+        return np.stack([np.asarray(mean / np.linalg.norm(mean), dtype=np.float32) for mean in means])
 
     def _vector(self, kind: str, text: str) -> Floats:
         vector = np.zeros(self.dimension)

@@ -12,7 +12,8 @@ from tests.evaluation.made_store import FakeEncoder, make_benchmark
 
 def test_the_function_that_is_asked_for_comes_first(tmp_path: Path) -> None:
     benchmark, encoder = make_benchmark("shop", 12), FakeEncoder()
-    embed(encoder, benchmark.corpus["text"].to_list(), kind="passage", name="benchmark-passages", root=tmp_path)
+    texts, parts = benchmark.corpus["text"].to_list(), benchmark.corpus["parts"].to_list()
+    embed(encoder, texts, kind="passage", name="benchmark-passages", root=tmp_path, parts=parts)
     [query] = encoder.encode(["what function_7 returns"], kind="query")
     answers = nearest(query, benchmark, space_id=encoder.space_id, root=tmp_path)
     assert answers[0].name == "function_7"

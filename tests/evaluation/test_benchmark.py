@@ -28,6 +28,7 @@ def a_benchmark(texts: list[str] | None = None, *, cutoff: int = 0) -> Benchmark
             {
                 "document_id": f"d{number}",
                 "text": text,
+                "parts": [text[:5], text[5:]] if number else [],
                 "repository": "shop",
                 "language": "python",
                 "path": "a.py",
@@ -194,6 +195,7 @@ def test_a_foreign_set_is_read(tmp_path: Path) -> None:
     found = import_beir(foreign(tmp_path / "nfcorpus", CORPUS, QUERIES, QRELS))
     assert found.name == "nfcorpus"
     assert found.corpus["text"].to_list() == ["Head\nbody", "alone"]
+    assert found.corpus["parts"].to_list() == [[], []]
     assert found.queries.select("query_id", "relevant", "source").rows() == [("a", ["1"], "external")]
 
 

@@ -20,6 +20,7 @@ from embed_assets.evaluation.errors import EvaluationError
 from embed_assets.evaluation.evaluate import evaluate_candidate
 from embed_assets.evaluation.gate import decide
 from embed_assets.evaluation.job import EvaluationJob, plan_evaluation, read_job
+from embed_assets.evaluation.vectors import Floats
 from embed_assets.files import StoreError, point_link, read_json, write_json
 from embed_assets.records import RecallReport
 from embed_assets.settings import GateSettings, Settings
@@ -168,8 +169,8 @@ def test_an_altered_benchmark_is_an_error(job: EvaluationJob) -> None:
 
 
 class Broken(FakeEncoder):
-    def encode(self, texts, *, kind, progress=None):  # type: ignore[no-untyped-def]
-        return super().encode(texts, kind=kind, progress=progress) * np.nan
+    def _vector(self, kind: str, text: str) -> Floats:
+        return super()._vector(kind, text) * np.float32(np.nan)
 
 
 def test_a_model_whose_vectors_are_no_numbers_gets_no_report(job: EvaluationJob) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embed_assets.evaluation.vectors import embed, prune
+from embed_assets.evaluation.errors import EvaluationError
+from embed_assets.evaluation.vectors import embed, prune, stored_vectors
 from tests.evaluation.made_store import FakeEncoder
 
 TEXTS = ["one", "two", "three", "one"]
@@ -76,3 +77,19 @@ def test_stale_spaces_are_pruned(tmp_path: Path) -> None:
     prune(tmp_path, {"fake-1.0"})
     assert [folder.name for folder in tmp_path.iterdir()] == ["fake-1.0"]
     prune(tmp_path / "never made", set())
+
+
+def test_other_parts_are_another_document(tmp_path: Path) -> None:
+    parts = [["on", "e"], [], []]
+    encoder = FakeEncoder()
+    first = embed(encoder, TEXTS[:3], kind="passage", name="corpus", root=tmp_path, parts=parts)
+    np.testing.assert_array_equal(first, encoder.encode_documents(TEXTS[:3], parts))
+    again = FakeEncoder()
+    changed = embed(again, TEXTS[:3], kind="passage", name="corpus", root=tmp_path, parts=[["o", "ne"], [], []])
+    assert again.encoded == ["one"]
+    assert not np.allclose(changed[0], first[0])
+    np.testing.assert_array_equal(changed[1:], first[1:])
+    kept = {"kind": "passage", "name": "corpus", "space_id": again.space_id, "root": tmp_path}
+    np.testing.assert_array_equal(stored_vectors(TEXTS[:3], **kept, parts=[["o", "ne"], [], []]), changed)  # type: ignore[arg-type]
+    with pytest.raises(EvaluationError, match="1 of 3 texts"):
+        stored_vectors(TEXTS[:3], **kept)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ def a_row(name: str, code: str, *, doc: str = "", path: str = "a.py", scope: str
         "signature": "",
         "doc": doc,
         "code": code,
+        "parts": [],
         "start_line": 1,
         "end_line": 2,
         "blob_id": "",

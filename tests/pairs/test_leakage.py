@@ -15,8 +15,8 @@ JUDGED = f"shop.py judged\ndef judged(value):\n{BODY}\n    return value"
 def a_benchmark(query: str = "retry failed webhooks after a timeout", cutoff: int = 0) -> Benchmark:
     corpus = pl.DataFrame(
         [
-            {"document_id": "judged", "text": JUDGED, "repository": "", "language": "", "path": "", "name": ""},
-            {"document_id": "unasked", "text": "x y\ncode()", "repository": "", "language": "", "path": "", "name": ""},
+            dict.fromkeys(CORPUS_SCHEMA, "") | {"document_id": "judged", "text": JUDGED, "parts": []},
+            dict.fromkeys(CORPUS_SCHEMA, "") | {"document_id": "unasked", "text": "x y\ncode()", "parts": []},
         ],
         schema=dict(CORPUS_SCHEMA),
     )

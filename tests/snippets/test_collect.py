@@ -81,7 +81,8 @@ def test_deduplication_is_complete_stable_and_independent_of_order(
 ) -> None:
     def frame(chosen: list[tuple[str, str, int, int]]) -> pl.DataFrame:
         columns: dict[str, list[Any]] = {name: [""] * len(chosen) for name in SNIPPET_SCHEMA} | {
-            "is_test": [False] * len(chosen)
+            "is_test": [False] * len(chosen),
+            "parts": [[]] * len(chosen),
         }
         columns |= {"start_line": [row[2] for row in chosen], "end_line": [row[2] for row in chosen]}
         columns |= {"repository": [row[0] for row in chosen], "path": [row[1] for row in chosen]}
