@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.recall import DEVELOPMENT, FINAL
+from benchmarks.recall import SETS
 from embed_assets.evaluation.significance import cluster_sums
 
 Doubles = npt.NDArray[np.float64]
@@ -261,11 +261,8 @@ def _points(axes: Any, repositories: list[Measured], of: Callable[[Measured, str
 def write_report(work: Path, output: Path | None) -> str:
     """The report's text; written to `output` with its plot beside it when that is given."""
     measured = read(work)
-    sets = {
-        "final": [each for each in measured if each.name in FINAL],
-        "development": [each for each in measured if each.name in DEVELOPMENT],
-        "all": measured,
-    }
+    sets = {name: [each for each in measured if each.name in members] for name, members in SETS.items()}
+    sets["all"] = measured
     sets = {f"{name} ({len(found)})": found for name, found in sets.items() if found}
     recipe = {
         key: measured[0].seeds[0]["night"]["recipe"][key]
