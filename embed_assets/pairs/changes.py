@@ -15,14 +15,14 @@ import polars as pl
 from embed_assets.files import write_file
 from embed_assets.pairs.history import Commit, FileChange, History
 from embed_assets.pairs.subjects import subject_query, written_by_bot
+from embed_assets.pairs.versions import Place, Version, functions_of
 from embed_assets.pairs.wording import Cleaned, fit_to_keep
 from embed_assets.records import digest_of
 from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.entries import Entry
-from embed_assets.snippets.extract import Definition, snippet_id_of
 from embed_assets.snippets.filters import PathFilter
 from embed_assets.snippets.languages import is_test, language_of
-from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed, parse_all
+from embed_assets.snippets.parse import Blob, take_from_all
 
 if TYPE_CHECKING:
     from embed_assets.snippets.git_source import GitSource
@@ -72,18 +72,7 @@ class CommitQuery:
     functions: tuple[ChangedFunction, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Version:
-    """A function in one version of a file."""
-
-    content: str
-    """Identity of its own code, inner functions left out."""
-    definition: Definition
-
-
-_Key = tuple[str, str, str]
-"""Scope, name, disambiguator."""
-_FileVersions = tuple[FileChange, str, dict[_Key, _Version], dict[_Key, _Version]]
+_FileVersions = tuple[FileChange, str, Mapping[Place, Version], Mapping[Place, Version]]
 """A touched file, its language, its functions before and after."""
 
 
@@ -195,89 +184,55 @@ def _parsed(
         if blob_id
     }
     arriving = _arriving(source, list(last_use))
-    at_hand: dict[tuple[str, str], dict[_Key, _Version]] = {}
-    crashed: set[tuple[str, str]] = set()
+    at_hand: dict[tuple[str, str], Mapping[Place, Version] | None] = {}
 
-    def functions(blob_id: str, language: str) -> dict[_Key, _Version]:
+    def functions(blob_id: str, language: str) -> Mapping[Place, Version] | None:
         while blob_id and (blob_id, language) not in at_hand:
-            key, parsed = next(arriving)
-            at_hand[key] = _functions(parsed, key[1])
-            if parsed.reason == PARSER_CRASHED:
-                crashed.add(key)
+            key, found = next(arriving)
+            at_hand[key] = found
         return at_hand[blob_id, language] if blob_id else {}
 
     for place, (commit, changes) in enumerate(work):
-        versions = [
-            (change, language, functions(change.blob_before, language), functions(change.blob_after, language))
-            for change, language in changes
-        ]
-        blobs = {
-            (blob_id, language) for change, language in changes for blob_id in (change.blob_before, change.blob_after)
-        }
-        yield commit, None if blobs & crashed else versions
+        versions = []
+        for change, language in changes:
+            before, after = functions(change.blob_before, language), functions(change.blob_after, language)
+            if before is not None and after is not None:
+                versions.append((change, language, before, after))
+        yield commit, versions if len(versions) == len(changes) else None
         for key in [key for key in at_hand if last_use[key] <= place]:
             del at_hand[key]
 
 
-def _arriving(source: "GitSource", keys: Sequence[tuple[str, str]]) -> Iterator[tuple[tuple[str, str], Parsed]]:
+def _arriving(
+    source: "GitSource", keys: Sequence[tuple[str, str]]
+) -> Iterator[tuple[tuple[str, str], Mapping[Place, Version] | None]]:
     contents = source.read(blob_id for blob_id, _ in keys)
     blobs = (
         Blob(blob_id=blob_id, language=language, content=content)
         for (_, language), (blob_id, content) in zip(keys, contents, strict=True)
     )
-    for blob, parsed in parse_all(blobs):
-        yield (blob.blob_id, blob.language), parsed
-
-
-def _functions(parsed: Parsed, language: str) -> dict[_Key, _Version]:
-    definitions = [
-        definition
-        for definition in parsed.definitions
-        if definition.kind in ("function", "method") and not is_test("", language, definition.scope, definition.name)
-    ]
-    inner: dict[str, list[Definition]] = {}
-    for definition in definitions:
-        inner.setdefault(definition.scope, []).append(definition)
-    versions = {}
-    for definition in definitions:
-        own = "".join(definition.code.split())
-        for nested in inner.get(f"{definition.scope}.{definition.name}".strip("."), ()):
-            own = own.replace("".join(nested.code.split()), "", 1)
-        key = (definition.scope, definition.name, definition.disambiguator)
-        versions[key] = _Version(snippet_id_of(language, own), definition)
-    return versions
+    for blob, found in take_from_all(blobs, functions_of):
+        yield (blob.blob_id, blob.language), found
 
 
 def _rows(commit: Commit, files: Iterable[_FileVersions]) -> list[tuple[Any, ...]]:
-    changed: list[tuple[FileChange, str, Definition, bool]] = []
-    added: list[tuple[FileChange, str, _Version]] = []
+    changed: list[tuple[FileChange, str, Place, Version, bool]] = []
+    added: list[tuple[FileChange, str, Place, Version, bool]] = []
     gone: list[str] = []
     for change, language, before, after in files:
-        for key, version in after.items():
-            if key not in before:
-                added.append((change, language, version))
-            elif before[key].content != version.content:
-                changed.append((change, language, version.definition, True))
-        gone += [version.content for key, version in before.items() if key not in after]
-    moved = set(gone) & {version.content for _, _, version in added}
-    new = [
-        (change, language, found.definition, False) for change, language, found in added if found.content not in moved
-    ]
+        for place, version in after.items():
+            if place not in before:
+                added.append((change, language, place, version, False))
+            elif before[place].content != version.content:
+                changed.append((change, language, place, version, True))
+        gone += [version.content for place, version in before.items() if place not in after]
+    moved = set(gone) & {version.content for *_, version, _ in added}
+    new = [row for row in added if row[3].content not in moved]
     touched = len(changed) + max(len(new), len([content for content in gone if content not in moved]))
     kept = changed + new
     if not 1 <= touched <= MOST_FUNCTIONS or not kept:
         return [(commit.commit_id, touched, "", "", "", "", "", "", False)]
     return [
-        (
-            commit.commit_id,
-            touched,
-            change.path,
-            language,
-            definition.scope,
-            definition.name,
-            definition.disambiguator,
-            definition.code,
-            existed,
-        )
-        for change, language, definition, existed in kept
+        (commit.commit_id, touched, change.path, language, *place, version.code, existed)
+        for change, language, place, version, existed in kept
     ]

@@ -355,6 +355,10 @@ LANGUAGES: tuple[Language, ...] = (
 )
 
 BY_NAME: Mapping[str, Language] = {language.name: language for language in LANGUAGES}
+_TESTS = {
+    language.name: (re.compile(language.test_paths), re.compile(language.test_scopes) if language.test_scopes else None)
+    for language in LANGUAGES
+}
 _BY_EXTENSION = {extension: language.name for language in LANGUAGES for extension in language.extensions}
 
 
@@ -365,7 +369,7 @@ def language_of(path: str) -> str | None:
 
 def is_test(path: str, language: str, scope: str = "", name: str = "") -> bool:
     """True for a definition that tests others, by the language's conventions for paths and names."""
-    entry = BY_NAME[language]
-    if re.search(entry.test_paths, path):
+    paths, scopes = _TESTS[language]
+    if paths.search(path):
         return True
-    return bool(entry.test_scopes) and re.search(entry.test_scopes, f"{scope}.{name}".strip(".")) is not None
+    return scopes is not None and scopes.search(f"{scope}.{name}".strip(".")) is not None

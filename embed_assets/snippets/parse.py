@@ -9,12 +9,13 @@ import os
 import resource
 import signal
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from multiprocessing import current_process, get_context
+from typing import TypeVar
 
 from embed_assets.snippets.extract import Definition, extract
 from embed_assets.snippets.filters import content_reason
@@ -36,6 +37,7 @@ PARSER_CRASHED = "parser_crashed"
 """Reason of files that end the process which parses them. Never remembered: lack of memory does the same."""
 UNUSABLE_POOL = (BrokenProcessPool, OSError, MemoryError)
 """A process died, ran out of memory, or none could be started."""
+_Taken = TypeVar("_Taken")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,10 +82,24 @@ def parse(content: bytes, language: str) -> Parsed:
 
 
 def parse_all(blobs: Iterable[Blob], notices: list[str] | None = None) -> Iterator[tuple[Blob, Parsed]]:
+    """Parses every blob; as `take_from_all`."""
+    return take_from_all(blobs, everything, notices)
+
+
+def everything(blob: Blob, parsed: Parsed) -> Parsed:
+    """All that a file gave."""
+    return parsed
+
+
+def take_from_all(
+    blobs: Iterable[Blob], take: Callable[[Blob, Parsed], _Taken], notices: list[str] | None = None
+) -> Iterator[tuple[Blob, _Taken]]:
     """Parses every blob, in order: the first few here, and if there are many more, the rest in a process per core.
 
     Args:
         blobs: read as they are needed.
+        take: a module's function that finds what is wanted of a parsed file, in the process that parsed it: only this
+            travels.
         notices: receives what the user should know: files that crash the parser, processes that cannot be started.
 
     Raises:
@@ -96,9 +112,9 @@ def parse_all(blobs: Iterable[Blob], notices: list[str] | None = None) -> Iterat
     ahead = list(islice(batches, processes * BATCHES_AHEAD)) if processes > 1 else []
     if sum(len(blob.content) for batch in ahead for blob in batch) < POOL_BYTES:
         for blob in chain(first, *ahead, chain.from_iterable(batches)):
-            yield blob, parse(blob.content, blob.language)
+            yield blob, take(blob, parse(blob.content, blob.language))
     else:
-        yield from _in_processes(first, chain(ahead, batches), processes, [] if notices is None else notices)
+        yield from _in_processes(first, chain(ahead, batches), take, processes, [] if notices is None else notices)
 
 
 def usable_cores() -> int:
@@ -116,20 +132,24 @@ def load_grammars(languages: Iterable[str]) -> None:
 
 
 def _in_processes(
-    first: list[Blob], batches: Iterator[list[Blob]], processes: int, notices: list[str]
-) -> Iterator[tuple[Blob, Parsed]]:
+    first: list[Blob],
+    batches: Iterator[list[Blob]],
+    take: Callable[[Blob, Parsed], _Taken],
+    processes: int,
+    notices: list[str],
+) -> Iterator[tuple[Blob, _Taken]]:
     """In order: the first ones here while a pool starts, then batches through it.
 
     A pool that breaks is replaced; where none can be had, this process goes on.
     """
     pool = _pool(processes)
-    pending: deque[tuple[list[Blob], Future[list[Parsed]]]] = deque()
+    pending: deque[tuple[list[Blob], Future[list[_Taken]]]] = deque()
     try:
         while True:
             for batch in islice(batches, processes * BATCHES_AHEAD - len(pending)):
-                pending.append((batch, _submit(pool, batch)))
+                pending.append((batch, _submit(pool, batch, take)))
             for blob in first:
-                yield blob, parse(blob.content, blob.language)
+                yield blob, take(blob, parse(blob.content, blob.language))
             first = []
             if not pending:
                 return
@@ -147,28 +167,30 @@ def _in_processes(
                         f'own with `if __name__ == "__main__"`'
                     )
                     for blob in chain(batch, *(later for later, _ in pending), chain.from_iterable(batches)):
-                        yield blob, parse(blob.content, blob.language)
+                        yield blob, take(blob, parse(blob.content, blob.language))
                     return
-            yield from _one_by_one(batch, notices)
+            yield from _one_by_one(batch, take, notices)
             pool = _pool(processes)
-            pending = deque((later, _submit(pool, later)) for later, _ in pending)
+            pending = deque((later, _submit(pool, later, take)) for later, _ in pending)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_by_one(batch: list[Blob], notices: list[str]) -> Iterator[tuple[Blob, Parsed]]:
+def _one_by_one(
+    batch: list[Blob], take: Callable[[Blob, Parsed], _Taken], notices: list[str]
+) -> Iterator[tuple[Blob, _Taken]]:
     """In a process beside, replaced after a crash: a file that crashes the parser takes nothing else with it."""
     pool = _pool(1)
     try:
         for blob in batch:
             try:
-                parsed = _submit(pool, [blob]).result()[0]
+                taken = _submit(pool, [blob], take).result()[0]
             except UNUSABLE_POOL:
                 pool.shutdown(wait=True, cancel_futures=True)
                 pool = _pool(1)
                 notices.append(f"the {blob.language} parser crashed on blob {blob.blob_id}; the file is left out")
-                parsed = Parsed(reason=PARSER_CRASHED)
-            yield blob, parsed
+                taken = take(blob, Parsed(reason=PARSER_CRASHED))
+            yield blob, taken
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -199,17 +221,19 @@ def _begin() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (min(MAX_PROCESS_BYTES, hard) if hard > 0 else MAX_PROCESS_BYTES, hard))
 
 
-def _submit(pool: ProcessPoolExecutor, batch: list[Blob]) -> "Future[list[Parsed]]":
+def _submit(
+    pool: ProcessPoolExecutor, batch: list[Blob], take: Callable[[Blob, Parsed], _Taken]
+) -> "Future[list[_Taken]]":
     try:
-        return pool.submit(_parse_batch, batch)
+        return pool.submit(_parse_batch, batch, take)
     except UNUSABLE_POOL as error:
-        failed: Future[list[Parsed]] = Future()
+        failed: Future[list[_Taken]] = Future()
         failed.set_exception(error)
         return failed
 
 
-def _parse_batch(batch: Sequence[Blob]) -> list[Parsed]:
-    return [parse(blob.content, blob.language) for blob in batch]
+def _parse_batch(batch: Sequence[Blob], take: Callable[[Blob, Parsed], _Taken]) -> list[_Taken]:
+    return [take(blob, parse(blob.content, blob.language)) for blob in batch]
 
 
 def _batches(blobs: Iterable[Blob], least: int) -> Iterator[list[Blob]]:

@@ -1,7 +1,7 @@
 """Which functions count as changed by a commit, and that a second night parses nothing."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,13 @@ import pytest
 from embed_assets.pairs import changes
 from embed_assets.pairs.changes import CommitQuery, commit_queries
 from embed_assets.pairs.history import read_history
+from embed_assets.pairs.versions import Place, Version
 from embed_assets.snippets.filters import path_filter
-from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed, parse_all
+from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed, take_from_all
 from tests.pairs.written_history import WrittenHistory, function
 
+Found = dict[Place, Version] | None
+Take = Callable[[Blob, Parsed], Found]
 ONE = function("one", "value += 1")
 TWO = function("two", "value += 2")
 THREE = function("three", "value += 3")
@@ -135,12 +138,12 @@ def test_a_second_night_parses_only_new_commits(
     first, _ = queries_of(written, tmp_path)
     parsed: list[str] = []
 
-    def counted(blobs: Iterable[Blob]) -> Iterator[tuple[Blob, Parsed]]:
-        for blob, result in parse_all(blobs):
+    def counted(blobs: Iterable[Blob], take: Take) -> Iterator[tuple[Blob, Found]]:
+        for blob, found in take_from_all(blobs, take):
             parsed.append(blob.blob_id)
-            yield blob, result
+            yield blob, found
 
-    monkeypatch.setattr(changes, "parse_all", counted)
+    monkeypatch.setattr(changes, "take_from_all", counted)
     again, _ = queries_of(written, tmp_path)
     assert again == first and parsed == []
     written.commit("Say how many rows a full table holds", {"a.py": function("one", "value += 999")})
@@ -158,15 +161,15 @@ def test_a_crash_of_the_parser_is_counted_and_tried_again(
     written.commit("Say how many rows a full table holds", {"b.py": function("two", "value += 200")})
     crashing = b"value += 100"
 
-    def crashes(blobs: Iterable[Blob]) -> Iterator[tuple[Blob, Parsed]]:
-        for blob, result in parse_all(blobs):
-            yield blob, Parsed(reason=PARSER_CRASHED) if crashing in blob.content else result
+    def crashes(blobs: Iterable[Blob], take: Take) -> Iterator[tuple[Blob, Found]]:
+        for blob, found in take_from_all(blobs, take):
+            yield blob, take(blob, Parsed(reason=PARSER_CRASHED)) if crashing in blob.content else found
 
-    monkeypatch.setattr(changes, "parse_all", crashes)
+    monkeypatch.setattr(changes, "take_from_all", crashes)
     found, dropped = queries_of(written, tmp_path)
     assert [query.functions[0].name for query in found] == ["two"]
     assert dropped["commit_parser_crashed"] == 1 and "commit_no_function" not in dropped
-    monkeypatch.setattr(changes, "parse_all", parse_all)
+    monkeypatch.setattr(changes, "take_from_all", take_from_all)
     again, dropped = queries_of(written, tmp_path)
     assert [query.functions[0].name for query in again] == ["two", "one"]
     assert "commit_parser_crashed" not in dropped

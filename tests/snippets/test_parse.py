@@ -11,7 +11,7 @@ from multiprocessing import get_context
 import pytest
 
 from embed_assets.snippets import parse as parsing
-from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed, parse, parse_all
+from embed_assets.snippets.parse import PARSER_CRASHED, Blob, Parsed, parse, parse_all, take_from_all
 
 BOUNDED_MEMORY = pytest.mark.skipif(sys.platform != "linux", reason="only Linux holds a process to RLIMIT_AS")
 CRASH = b"# crashes the parser\n"
@@ -29,18 +29,18 @@ def blobs_with(crashing: Sequence[int] = (), count: int = 60) -> list[Blob]:
     ]
 
 
-def dies_on_crash(batch: Sequence[Blob]) -> list[Parsed]:
+def dies_on_crash(batch: Sequence[Blob], take: Callable[[Blob, Parsed], Parsed]) -> list[Parsed]:
     """In the place of `_parse_batch`: a grammar that crashes ends its process without a word."""
     if any(blob.content.startswith(CRASH) for blob in batch):
         os._exit(1)
-    return [parse(blob.content, blob.language) for blob in batch]
+    return [take(blob, parse(blob.content, blob.language)) for blob in batch]
 
 
-def takes_all_memory(batch: Sequence[Blob]) -> list[Parsed]:
+def takes_all_memory(batch: Sequence[Blob], take: Callable[[Blob, Parsed], Parsed]) -> list[Parsed]:
     """In the place of `_parse_batch`: more than MAX_PROCESS_BYTES."""
     if any(blob.content.startswith(CRASH) for blob in batch):
         bytearray(6 * 1024**3)
-    return [parse(blob.content, blob.language) for blob in batch]
+    return [take(blob, parse(blob.content, blob.language)) for blob in batch]
 
 
 @pytest.fixture
@@ -61,10 +61,24 @@ def test_many_processes_give_what_one_gives() -> None:
     assert Counter(len(parsed.definitions) for parsed in alone) == {50: 60}
 
 
-def shrugs_at_sigterm(batch: Sequence[Blob]) -> list[Parsed]:
+def names_of(blob: Blob, parsed: Parsed) -> tuple[int, list[str]]:
+    return os.getpid(), [definition.name for definition in parsed.definitions]
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_only_what_is_wanted_leaves_the_process_that_parsed() -> None:
+    blobs = blobs_with()
+    found = list(take_from_all(blobs, names_of))
+    assert [names for _, (_, names) in found] == [[f"f{number}"] * 50 for number in range(60)]
+    processes = Counter(process for _, (process, _) in found)
+    assert processes.pop(os.getpid()) == 1, "the first file is parsed here"
+    assert sum(processes.values()) == 59
+
+
+def shrugs_at_sigterm(batch: Sequence[Blob], take: Callable[[Blob, Parsed], Parsed]) -> list[Parsed]:
     """In the place of `_parse_batch`: says whether the process would ignore its pool's order to end."""
     ignores = signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-    return [Parsed(reason="ignores" if ignores else "obeys") for _ in batch]
+    return [take(blob, Parsed(reason="ignores" if ignores else "obeys")) for blob in batch]
 
 
 @pytest.mark.usefixtures("small_batches")
@@ -83,7 +97,7 @@ def test_processes_of_a_parent_that_ignores_sigterm_do_not(monkeypatch: pytest.M
 @pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize("parse_batch", [dies_on_crash, pytest.param(takes_all_memory, marks=BOUNDED_MEMORY)])
 def test_files_that_crash_the_parser_take_nothing_else_with_them(
-    parse_batch: Callable[[Sequence[Blob]], list[Parsed]], monkeypatch: pytest.MonkeyPatch
+    parse_batch: Callable[..., list[Parsed]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parsing, "_parse_batch", parse_batch)
     notices: list[str] = []
