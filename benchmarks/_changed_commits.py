@@ -6,8 +6,8 @@ lines they are; only the extractor is shared. Two ways that agree are worth more
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from embed_assets.pairs.changes import changed_functions, unreadable
@@ -15,7 +15,7 @@ from embed_assets.pairs.history import Commit, read_history
 from embed_assets.pairs.subjects import subject_query, written_by_bot
 from embed_assets.snippets.extract import Definition
 from embed_assets.snippets.git_source import GitSource, open_repository
-from embed_assets.snippets.languages import is_test, language_of
+from embed_assets.snippets.languages import BY_NAME, is_test, language_of
 from embed_assets.snippets.parse import Blob, parse_all
 from embed_assets.snippets.tree import tree_filter
 
@@ -49,6 +49,8 @@ class ChangedCommits:
     """One to three non-test functions by hunks, and a subject of more than five words."""
     by_names: int
     """The same, where functions of one name count as one, whatever their file and scope."""
+    by_outsider: int
+    """As somebody counts who looks at the files after each commit only: by names, and a doc above a function belongs to it."""
     by_content: int
     """The same by the product's comparison of contents, before any rule of its own."""
     became_queries: int
@@ -71,10 +73,11 @@ def count_changed_commits(path: Path, cache: Path) -> ChangedCommits:
             if len(commit.parents) == 1 and any(_is_source(change.path) for change in commit.files)
         ][:NEWEST]
         wordy = [commit for commit in touching if len(commit.subject.split()) > MORE_WORDS_THAN]
-        by_lines = _touched_by_lines(source, wordy)
+        by_lines, by_outsider = _touched_by_lines(source, wordy)
         readable = [commit for commit in wordy if not unreadable(commit, paths)]
         contents = changed_functions(source, readable, paths=paths, cache=cache)
-    return _compared(touching, wordy, by_lines, {key: touched for key, (touched, _) in contents.items()})
+    by_content = {key: touched for key, (touched, _) in contents.items()}
+    return _compared(touching, wordy, by_lines, by_outsider, by_content)
 
 
 def _is_source(path: str) -> bool:
@@ -83,10 +86,16 @@ def _is_source(path: str) -> bool:
 
 
 def _compared(
-    touching: list[Commit], wordy: list[Commit], touched: Mapping[str, _Names], by_content: Mapping[str, int]
+    touching: list[Commit],
+    wordy: list[Commit],
+    touched: Mapping[str, _Names],
+    by_outsider: Mapping[str, _Names],
+    by_content: Mapping[str, int],
 ) -> ChangedCommits:
     lines = [commit for commit in wordy if 1 <= len(touched[commit.commit_id]) <= MOST_FUNCTIONS]
-    by_names = [len({name for *_, name in touched[commit.commit_id]}) for commit in wordy]
+    names, outsider = (
+        [len({name for *_, name in found[commit.commit_id]}) for commit in wordy] for found in (touched, by_outsider)
+    )
     content = [commit for commit in wordy if 1 <= by_content.get(commit.commit_id, 0) <= MOST_FUNCTIONS]
     reasons = [
         "commit_by_bot" if written_by_bot(commit.author) else subject_query(commit.subject).dropped
@@ -97,7 +106,8 @@ def _compared(
     return ChangedCommits(
         commits=len(touching),
         by_lines=len(lines),
-        by_names=sum(1 <= names <= MOST_FUNCTIONS for names in by_names),
+        by_names=sum(1 <= count <= MOST_FUNCTIONS for count in names),
+        by_outsider=sum(1 <= count <= MOST_FUNCTIONS for count in outsider),
         by_content=len(content),
         became_queries=reasons.count(""),
         refused=dict(Counter(filter(None, reasons)).most_common()),
@@ -112,8 +122,9 @@ def _why_not(touched: int | None) -> str:
     return "more functions by content" if touched else "docs, comments or layout only"
 
 
-def _touched_by_lines(source: GitSource, commits: list[Commit]) -> dict[str, _Names]:
-    """Commit id -> non-test functions whose lines differ, before or after."""
+def _touched_by_lines(source: GitSource, commits: list[Commit]) -> tuple[dict[str, _Names], dict[str, _Names]]:
+    """Commit id -> non-test functions whose lines differ, before or after; and those whose lines, with their docs, are
+    others after."""
     files = {commit.commit_id: list(_differing(source, commit)) for commit in commits}
     keys = {
         (blob_id, language_of(file.path) or "")
@@ -130,16 +141,27 @@ def _touched_by_lines(source: GitSource, commits: list[Commit]) -> dict[str, _Na
     )
     definitions = {(blob.blob_id, blob.language): parsed.definitions for blob, parsed in parse_all(blobs)}
     touched: dict[str, _Names] = {}
+    by_outsider: dict[str, _Names] = {}
     for commit_id, found in files.items():
-        names: _Names = set()
+        names, outsider = touched.setdefault(commit_id, set()), by_outsider.setdefault(commit_id, set())
         for file in found:
             language = language_of(file.path) or ""
-            for blob_id, ranges in ((file.blob_before, file.before), (file.blob_after, file.after)):
-                for one in _innermost(definitions.get((blob_id, language), ()), ranges):
-                    if not is_test(file.path, language, one.scope, one.name):
-                        names.add((file.path, one.scope, one.name))
-        touched[commit_id] = names
-    return touched
+            before, after = (
+                definitions.get((blob_id, language), ()) for blob_id in (file.blob_before, file.blob_after)
+            )
+            documented = after if BY_NAME[language].docs == "docstring" else tuple(map(_with_doc_above, after))
+            names |= _names(file.path, language, [*_innermost(before, file.before), *_innermost(after, file.after)])
+            outsider |= _names(file.path, language, _innermost(documented, file.after))
+    return touched, by_outsider
+
+
+def _names(path: str, language: str, definitions: Iterable[Definition]) -> _Names:
+    return {(path, one.scope, one.name) for one in definitions if not is_test(path, language, one.scope, one.name)}
+
+
+def _with_doc_above(definition: Definition) -> Definition:
+    lines = definition.doc.count("\n") + 1 if definition.doc else 0
+    return replace(definition, start_line=definition.start_line - lines)
 
 
 def _innermost(definitions: tuple[Definition, ...], ranges: _Ranges) -> Iterator[Definition]:

@@ -169,8 +169,8 @@ def _dropped(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 _COUNTED = (
-    "| repository | newest commits that touch source | one to three functions, over five words: by lines | by names | by content | "
-    "by content only | by lines only, why | refused by our rules, of those by content |"
+    "| repository | newest commits that touch source | one to three functions, over five words: by lines | by names | "
+    "as an outsider | by content | by content only | by lines only, why | refused by our rules, of those by content |"
 )
 
 
@@ -179,6 +179,7 @@ def _counted(name: str, commits: Mapping[str, Any]) -> str:
         commits["commits"],
         commits["by_lines"],
         commits["by_names"],
+        commits["by_outsider"],
         commits["by_content"],
         commits["content_only"],
     )
