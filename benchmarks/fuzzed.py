@@ -71,8 +71,14 @@ def check(language: str, source: bytes) -> str:
     for one in found:
         assert one.name and one.code and 1 <= one.start_line <= one.end_line <= source.count(b"\n") + 1, one
         f"{one.name}{one.scope}{one.code}{one.doc}{one.signature}".encode()
+        assert not one.parts or squeezed("".join(one.parts)) == squeezed(one.code), one
     assert sum(len(one.code) for one in found) <= (MAX_DEPTH + 2) * len(source) + 1_000, "more code than there is"
     return "definitions" if found else "none"
+
+
+def squeezed(code: str) -> str:
+    """Without white space, and without the semicolons that may stand behind a doc."""
+    return "".join(code.replace(";", " ").split())
 
 
 def run_cases(start: int, step: int, paths: list[str]) -> None:

@@ -167,8 +167,9 @@ def _parts(source: bytes, item: Item, cuts: list[Cut], starts: list[int]) -> tup
     if not starts:
         return ()
     ends = [*starts, item.finish]
-    parts = [_code(source, item, cuts, *span) for span in zip([item.begin, *starts], ends, strict=True)]
-    return tuple(part for part in parts if part) if all(parts[:2]) else ()
+    spans = zip([item.begin, *starts], ends, strict=True)
+    parts = tuple(part for span in spans if (part := _code(source, item, cuts, *span)))
+    return parts if len(parts) > 1 else ()
 
 
 def _code(source: bytes, item: Item, cuts: list[Cut], begin: int, finish: int) -> str:
