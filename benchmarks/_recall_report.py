@@ -23,10 +23,20 @@ TICKS = (250, 500, 1_000, 2_000, 4_000)
 """Of the plot, in rows and functions."""
 GOALS = (
     ("dense R@10", "commit", "r10", "candidate", "base", 8.5),
-    ("weighted hybrid R@10", "commit", "r10", "hybrid_candidate", "hybrid_base", 6.0),
+    ("fused R@10, over the weighted base", "commit", "r10", "fused_candidate", "hybrid_base", 6.0),
+    ("fused R@10, over the fused base", "commit", "r10", "fused_candidate", "fused_base", 6.0),
     ("dense MRR@10", "commit", "mrr", "candidate", "base", 10.0),
 )
 MORE = (
+    ("fused MRR@10, over the weighted base", "commit", "mrr", "fused_candidate", "hybrid_base"),
+    ("fused MRR@10, over the fused base", "commit", "mrr", "fused_candidate", "fused_base"),
+    ("base: fused over weighted R@10", "commit", "r10", "fused_base", "hybrid_base"),
+    ("base: fused over weighted MRR@10", "commit", "mrr", "fused_base", "hybrid_base"),
+    ("candidate: fused over weighted R@10", "commit", "r10", "fused_candidate", "hybrid_candidate"),
+    ("candidate: fused over weighted MRR@10", "commit", "mrr", "fused_candidate", "hybrid_candidate"),
+    ("docs: fused R@10, over the weighted base", "docstring", "r10", "fused_candidate", "hybrid_base"),
+    ("docs: fused MRR@10, over the weighted base", "docstring", "mrr", "fused_candidate", "hybrid_base"),
+    ("weighted hybrid R@10", "commit", "r10", "hybrid_candidate", "hybrid_base"),
     ("weighted hybrid MRR@10", "commit", "mrr", "hybrid_candidate", "hybrid_base"),
     ("reciprocal rank fusion R@10", "commit", "r10", "rrf_candidate", "rrf_base"),
 )
@@ -64,14 +74,17 @@ def read(work: Path) -> list[Measured]:
 
 
 def gains(repository: Measured, kind: str, part: str, measure: str, new: str, old: str, *, gated: bool) -> Gains | None:
-    """Of the queries that every seed was asked; None where there are none."""
+    """Of the queries that every seed was asked; None where there are none.
+
+    Gated, a refused candidate leaves the base in its place, in the same system: `fused_base` for `fused_candidate`.
+    """
     slices = [seed[kind].get(part) or {} for seed in repository.seeds]
     if not all(slices) or not slices[0]["query_ids"]:
         return None
     rows = []
     for seed, found in zip(repository.seeds, slices, strict=True):
-        difference = np.asarray(found[measure][new]) - np.asarray(found[measure][old])
-        rows.append(difference * (0.0 if gated and not seed[kind]["promoted"] else 100.0))
+        live = new.replace("candidate", "base") if gated and not seed[kind]["promoted"] else new
+        rows.append(100.0 * (np.asarray(found[measure][live]) - np.asarray(found[measure][old])))
     return Gains(np.mean(rows, axis=0), tuple(slices[0]["groups"]))
 
 
@@ -131,10 +144,13 @@ def _goal_table(sets: dict[str, list[Measured]]) -> list[str]:
 
 def _absolute(sets: dict[str, list[Measured]]) -> list[str]:
     lines = [
-        "| set | nights | base | BM25 | RRF | hybrid | tuned | tuned RRF | tuned hybrid |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| set | nights | base | BM25 | lexical | RRF | hybrid | fused | tuned | tuned RRF | tuned hybrid | tuned fused |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    systems = ("base", "bm25", "rrf_base", "hybrid_base", "candidate", "rrf_candidate", "hybrid_candidate")
+    systems = (
+        "base", "bm25", "lexical", "rrf_base", "hybrid_base", "fused_base", "candidate", "rrf_candidate",
+        "hybrid_candidate", "fused_candidate",
+    )  # fmt: skip
     for name, repositories in sets.items():
         for kind in ("night", "open"):
             cells = []
@@ -157,17 +173,17 @@ def _absolute(sets: dict[str, list[Measured]]) -> list[str]:
 
 def _repository_table(repositories: list[Measured]) -> list[str]:
     lines = [
-        "| repository | corpus | rows night, open | queries | promoted | night R@10 | MRR | hybrid R@10 | guard | open R@10 | MRR | hybrid R@10 | guard |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| repository | corpus | rows night, open | queries | promoted | night R@10 | MRR | fused R@10 over weighted, over fused base | | guard | open R@10 | MRR | fused R@10 over weighted, over fused base | | guard |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for each in repositories:
         cells = []
         for kind in ("night", "open"):
-            for _, part, measure, new, old, _ in (GOALS[0], GOALS[2], GOALS[1]):
+            for _, part, measure, new, old, _ in (GOALS[0], GOALS[3], GOALS[1], GOALS[2]):
                 found = gains(each, kind, part, measure, new, old, gated=False)
                 cells.append(
                     _said(macro([found]))
-                    if found and measure == "r10" and "hybrid" not in new
+                    if found and measure == "r10" and new == "candidate"
                     else f"{found.values.mean():+.1f}"
                     if found
                     else ""

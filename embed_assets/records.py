@@ -213,8 +213,8 @@ class SliceReport:
     ranks: Mapping[str, tuple[tuple[int, ...], ...]]
     """System -> per query the 1-based ranks of its relevant documents, ascending.
 
-    Systems: `base`, `live`, `candidate` (dense), `bm25`, `hybrid_base`, `hybrid_live`, `hybrid_candidate`
-    (z-score fusion), `rrf_base`, `rrf_live`, `rrf_candidate` (reciprocal rank fusion).
+    Systems: `base`, `live`, `candidate` (dense), `bm25`, `lexical` (BM25 over stems), and for each of the dense ones
+    `hybrid_` (z-scores with `bm25`), `fused_` (z-scores with `lexical`) and `rrf_` (reciprocal ranks with `bm25`).
     """
 
 

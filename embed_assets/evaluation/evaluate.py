@@ -1,11 +1,11 @@
-"""Measures a candidate: base, live and candidate model, BM25 and the hybrids, on the same frozen queries.
+"""Measures a candidate: base, live and candidate model, BM25 and what fuses them, on the same frozen queries.
 
 The candidate is loaded from the folder that would be served. What comes out is a RecallReport, bound by digests to
 everything that went in; it is judged elsewhere and never measured twice.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,12 +25,13 @@ from embed_assets.records import BASE, Benchmark, RecallReport, SliceReport
 from embed_assets.retrieval.bm25 import BM25
 from embed_assets.retrieval.exact import block_size, ranks_in
 from embed_assets.retrieval.fusion import reciprocal_rank_fusion, zscore_fusion
+from embed_assets.retrieval.lexical import lexical_index
 
 Observe = Callable[[str, int, int], None]
 """What is going on, texts finished, texts in all."""
 Load = Callable[[Path, EvaluationJob], TextEncoder]
-FUSION_COPIES = 8
-"""A block of scores and what fusion makes of it, in float64, exist at once."""
+FUSION_COPIES = 10
+"""Blocks of scores and what fusion makes of them, in float64, exist at once."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -165,34 +166,51 @@ def _embed_one(
     return Embedded(space_id=encoder.space_id, corpora=passages, queries=queries)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """Both lexical indexes of one corpus."""
+
+    bm25: BM25
+    """The baseline, which is one half of the `hybrid` systems."""
+    lexical: BM25
+    """The better half: that of the `fused` systems."""
+
+
+def words_of(texts: Sequence[str]) -> Words:
+    return Words(bm25=BM25(texts), lexical=lexical_index(texts))
+
+
 def _rank_all(
     tasks: list[Task], corpora: Mapping[str, Benchmark], embedded: Mapping[str, Embedded], observe: Observe
 ) -> Iterator[SliceReport]:
-    lexical = {name: BM25(each.corpus["text"].to_list()) for name, each in corpora.items()}
+    words = {name: words_of(each.corpus["text"].to_list()) for name, each in corpora.items()}
     for number, task in enumerate(tasks):
         observe("ranking", number, len(tasks))
-        yield task.report(rank_task(task, lexical[task.corpus], embedded))
+        yield task.report(rank_task(task, words[task.corpus], embedded))
     observe("ranking", len(tasks), len(tasks))
 
 
-def rank_task(task: Task, lexical: BM25, embedded: Mapping[str, Embedded]) -> dict[str, list[tuple[int, ...]]]:
-    """System -> ranks of each query's relevant documents, for every dense model, BM25, and their fusions."""
-    ranks: dict[str, list[tuple[int, ...]]] = {"bm25": []}
+def rank_task(task: Task, words: Words, embedded: Mapping[str, Embedded]) -> dict[str, list[tuple[int, ...]]]:
+    """System -> ranks of each query's relevant documents, for every dense model, both lexical indexes, and their
+    fusions."""
+    ranks: dict[str, list[tuple[int, ...]]] = {"bm25": [], "lexical": []}
     distinct = {id(each): name for name, each in reversed(list(embedded.items()))}
     block = max(1, block_size(task.corpus_size) // FUSION_COPIES)
-    for start, words in lexical.score_blocks(task.texts, block=block):
-        here = slice(start, start + len(words))
-        relevant = task.relevant[here]
-        ranks["bm25"] += ranks_in(words, relevant)
+    for start, plain in words.bm25.score_blocks(task.texts, block=block):
+        here = slice(start, start + len(plain))
+        relevant, stems = task.relevant[here], words.lexical.scores(task.texts[here])
+        ranks["bm25"] += ranks_in(plain, relevant)
+        ranks["lexical"] += ranks_in(stems, relevant)
         for name in distinct.values():
             meaning = embedded[name].queries[task.name][here] @ embedded[name].corpora[task.corpus].T
             for system, found in (
                 (name, ranks_in(meaning, relevant)),
-                (f"hybrid_{name}", ranks_in(zscore_fusion(meaning, words), relevant)),
-                (f"rrf_{name}", ranks_in(reciprocal_rank_fusion(meaning, words), relevant, tie=0.0)),
+                (f"hybrid_{name}", ranks_in(zscore_fusion(meaning, plain), relevant)),
+                (f"fused_{name}", ranks_in(zscore_fusion(meaning, stems), relevant)),
+                (f"rrf_{name}", ranks_in(reciprocal_rank_fusion(meaning, plain), relevant, tie=0.0)),
             ):
                 ranks.setdefault(system, []).extend(found)
     for name, each in embedded.items():  # a live model that is the base shares its ranks
-        for prefix in ("", "hybrid_", "rrf_"):
+        for prefix in ("", "hybrid_", "fused_", "rrf_"):
             ranks[prefix + name] = ranks[prefix + distinct[id(each)]]
     return ranks

@@ -7,8 +7,8 @@ from embed_assets.evaluation.metrics import first_ranks, mean_recall, mean_recip
 from embed_assets.records import BASE, Benchmark, RecallReport, SliceReport
 
 SYSTEMS = (
-    "bm25", "base", "live", "candidate", "hybrid_base", "hybrid_live", "hybrid_candidate", "rrf_base", "rrf_live",
-    "rrf_candidate",
+    "bm25", "lexical", "base", "live", "candidate", "hybrid_base", "hybrid_live", "hybrid_candidate", "fused_base",
+    "fused_live", "fused_candidate", "rrf_base", "rrf_live", "rrf_candidate",
 )  # fmt: skip
 """In the order of the table. `live` is left out while it is the base model."""
 
@@ -131,7 +131,7 @@ def _grouped(report: RecallReport, groups_of: Callable[[SliceReport], tuple[str,
 
 
 def _shown(report: RecallReport, part: SliceReport) -> list[str]:
-    hidden = {"live", "hybrid_live", "rrf_live"} if report.live_id == BASE else set()
+    hidden = {"live", "hybrid_live", "fused_live", "rrf_live"} if report.live_id == BASE else set()
     return [system for system in SYSTEMS if system in part.ranks and system not in hidden]
 
 

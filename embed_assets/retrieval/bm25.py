@@ -7,7 +7,7 @@ code is written in identifiers and asked for in words.
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -39,17 +39,30 @@ class BM25:
 
     Args:
         texts: the documents. A corpus without a single word scores zero throughout.
+        k1: how fast a word that comes again stops counting.
+        b: how much long documents are penalised, 0 to 1.
+        document_terms: what of a document is counted.
+        query_terms: what of a query is looked up.
     """
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(
+        self,
+        texts: Sequence[str],
+        *,
+        k1: float = 1.5,
+        b: float = 0.75,
+        document_terms: Callable[[str], list[str]] = tokenize,
+        query_terms: Callable[[str], list[str]] = tokenize,
+    ) -> None:
         # bm25s warms JAX up where that is installed, and JAX takes three quarters of a GPU's memory for itself.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
         import bm25s
 
         logging.getLogger("bm25s").setLevel(logging.WARNING)  # its import asks for DEBUG
         self.documents = len(texts)
-        tokens = [tokenize(text) for text in texts]
-        self._index = bm25s.BM25(method="lucene", k1=1.5, b=0.75) if any(tokens) else None
+        self._query_terms = query_terms
+        tokens = [document_terms(text) for text in texts]
+        self._index = bm25s.BM25(method="lucene", k1=k1, b=b) if any(tokens) else None
         if self._index is not None:
             self._index.index(tokens, show_progress=False)
 
@@ -59,7 +72,7 @@ class BM25:
         if self._index is None:
             return scores
         for row, query in enumerate(queries):
-            known = self._index.get_tokens_ids(tokenize(query))
+            known = self._index.get_tokens_ids(self._query_terms(query))
             if known:
                 scores[row] = self._index.get_scores_from_ids(known)
         return scores

@@ -23,6 +23,10 @@ from embed_assets.evaluation.job import EvaluationJob, plan_evaluation, read_job
 from embed_assets.evaluation.vectors import Floats
 from embed_assets.files import StoreError, point_link, read_json, write_json
 from embed_assets.records import RecallReport
+from embed_assets.retrieval.bm25 import BM25
+from embed_assets.retrieval.exact import ranks_in
+from embed_assets.retrieval.fusion import zscore_fusion
+from embed_assets.retrieval.lexical import lexical_index
 from embed_assets.settings import GateSettings, Settings
 from embed_assets.store import Store
 from tests.evaluation.made_store import (
@@ -85,7 +89,8 @@ def test_an_external_set_is_reported_and_decides_nothing(job: EvaluationJob, sto
 def test_the_report_holds_every_system_on_every_slice(job: EvaluationJob) -> None:
     report = evaluate_candidate(job, load=fake)
     assert [part.name for part in report.slices] == ["docstring", "docstring_masked", "guard", "guard_masked"]
-    systems = {"bm25", *(f"{kind}{name}" for kind in ("", "hybrid_", "rrf_") for name in ("base", "live", "candidate"))}
+    kinds, names = ("", "hybrid_", "fused_", "rrf_"), ("base", "live", "candidate")
+    systems = {"bm25", "lexical", *(f"{kind}{name}" for kind in kinds for name in names)}
     assert all(set(part.ranks) == systems for part in report.slices)
     assert report.live_id == "base"
     assert RecallReport.from_json(read_json(Path(job.candidate) / "report.json")) == report
@@ -104,6 +109,19 @@ def test_ranks_are_those_of_the_whole_score_matrix(job: EvaluationJob, store: St
     assert part is not None
     assert part.ranks["candidate"] == expected
     assert part.ranks["live"] == part.ranks["base"] != expected
+
+
+def test_the_fused_system_adds_the_lexical_half_to_the_dense_one(job: EvaluationJob) -> None:
+    report = evaluate_candidate(job, load=fake)
+    benchmark, encoder = make_benchmark("team", 120), FakeEncoder(noise=0.1)
+    texts, documents = benchmark.queries["text"].to_list(), benchmark.corpus["text"].to_list()
+    dense = encoder.encode(texts, kind="query") @ encoder.encode(documents, kind="passage").T
+    part = report.slice("docstring")
+    assert part is not None
+    relevant = [[row] for row in range(len(texts))]
+    for system, index in (("hybrid_candidate", BM25(documents)), ("fused_candidate", lexical_index(documents))):
+        assert part.ranks[system] == tuple(ranks_in(zscore_fusion(dense, index.scores(texts)), relevant))
+    assert part.ranks["lexical"] == tuple(ranks_in(lexical_index(documents).scores(texts), relevant))
 
 
 def test_one_model_is_embedded_once_and_an_unchanged_night_embeds_nothing(job: EvaluationJob) -> None:
