@@ -61,7 +61,7 @@ def fused_embed(
         if recomputed is None:
             if activation_budget is None and encoder.device.type == "cuda":
                 activation_budget = int(0.95 * free_device_bytes(encoder.device))
-            recomputed = layers_to_recompute(model.config, len(packed.token_ids), activation_budget)
+            recomputed = layers_to_recompute(model.config, len(packed.token_ids), activation_budget, pooling=pooling)
         hidden = _autograd_function().apply(
             stack, graphs if multiple else None, packed, pooling, recomputed, *stack.adapters.parameters
         )

@@ -73,7 +73,7 @@ def plan_memory(
     """
     free = free_memory(encoder.device) if free_bytes is None else free_bytes
     if path == "fused":
-        return _plan_fused(encoder.model.config, step_tokens, free, rank)
+        return _plan_fused(encoder.model.config, encoder.pooling, step_tokens, free, rank)
     budget = int(free * SHARE_OF_FREE)
     per_token = activation_bytes_per_token(encoder)
     preferred = CPU_BATCH_TOKENS if encoder.device.type == "cpu" else DEVICE_BATCH_TOKENS
@@ -86,7 +86,7 @@ def plan_memory(
     return MemoryPlan(micro_batch_tokens=fitting, cached_gradients=True, reason=reason)
 
 
-def _plan_fused(config: Any, step_tokens: int, free: int, rank: int) -> MemoryPlan:
+def _plan_fused(config: Any, pooling: str, step_tokens: int, free: int, rank: int) -> MemoryPlan:
     """In one go; where that is too much, recomputing some layers; where that is too, with cached gradients."""
     depth = int(config.num_hidden_layers)
     from embed_assets.encoder.fused_graphs import graph_multiple
@@ -94,17 +94,21 @@ def _plan_fused(config: Any, step_tokens: int, free: int, rank: int) -> MemoryPl
     graphs = graph_multiple(step_tokens, layer_weights(config)) is not None
     share = GRAPHS_SHARE_OF_FREE if graphs else FUSED_SHARE_OF_FREE
     budget = int(free * share) - FUSED_RESERVE_BYTES - adapter_bytes(config, rank=rank)
-    needed = activation_bytes(config, step_tokens, rank=rank)
-    recomputed = layers_to_recompute(config, step_tokens, budget)
+
+    def activations(tokens: int, recomputed: int = 0) -> int:
+        return activation_bytes(config, tokens, recomputed, rank=rank, pooling=pooling)
+
+    needed = activations(step_tokens)
+    recomputed = layers_to_recompute(config, step_tokens, budget, pooling=pooling)
     said = f"a step of {step_tokens:,} tokens needs about {needed / 2**30:.1f} GiB of {free / 2**30:.1f} GiB free"
-    if activation_bytes(config, step_tokens, recomputed, rank=rank) <= budget:
+    if activations(step_tokens, recomputed) <= budget:
         how = f"{recomputed} of {depth} layers recompute their widest activations" if recomputed else "in one go"
         return MemoryPlan(
             micro_batch_tokens=step_tokens, cached_gradients=False, activation_budget=budget, reason=f"{said}: {how}"
         )
-    fitting = budget // activation_bytes(config, 1, rank=rank)
+    fitting = budget // activations(1)
     if fitting < EFFICIENT_MICRO_BATCH:
-        fitting = budget // activation_bytes(config, 1, depth, rank=rank)
+        fitting = budget // activations(1, depth)
     fitting = max(SMALLEST_MICRO_BATCH, fitting // SMALLEST_MICRO_BATCH * SMALLEST_MICRO_BATCH)
     return MemoryPlan(
         micro_batch_tokens=fitting, cached_gradients=True, activation_budget=max(0, budget),

@@ -24,13 +24,26 @@ QODO = SimpleNamespace(
 
 
 def plan(step_tokens: int, gib: float) -> MemoryPlan:
-    encoder: Any = SimpleNamespace(model=SimpleNamespace(config=QODO))
+    encoder: Any = SimpleNamespace(model=SimpleNamespace(config=QODO), pooling="last")
     return plan_memory(encoder, step_tokens=step_tokens, path="fused", free_bytes=int(gib * GIB))
 
 
-def test_what_was_measured() -> None:
-    """29,184 tokens of the 1.5B model peaked at 41.9 GiB on an H100 (reserved: 43.5), weights included."""
-    assert fused_memory_bytes(QODO, 29_184) / GIB == pytest.approx(41.9, rel=0.03)
+def activation(tokens: int, recomputed: int = 0) -> int:
+    return activation_bytes(QODO, tokens, recomputed, pooling="last")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "recomputed", "gib"),
+    [(30_720, 0, 38.95), (30_720, 8, 30.73), (30_720, 28, 12.24), (56_320, 4, 63.87), (56_320, 27, 22.44)],
+)
+def test_what_was_measured(tokens: int, recomputed: int, gib: float) -> None:
+    """Peaks of one forward and backward of the 1.5B model on an H100, above weights and adapter."""
+    assert activation(tokens, recomputed) / GIB == pytest.approx(gib, rel=0.01)
+
+
+def test_a_mean_of_all_tokens_needs_the_last_layer_too() -> None:
+    wide = activation(1000) - activation(1000, 1)
+    assert activation_bytes(QODO, 1000, pooling="mean") - activation(1000) > wide
 
 
 @pytest.mark.parametrize("gib", [70, 37, 30, 20])
@@ -40,21 +53,21 @@ def test_as_few_layers_recompute_as_it_takes(gib: int) -> None:
     budget = int(gib * GIB * FUSED_SHARE_OF_FREE) - FUSED_RESERVE_BYTES - adapter_bytes(QODO, rank=16)
     assert made.activation_budget == budget
     assert not made.cached_gradients
-    recomputed = layers_to_recompute(QODO, tokens, budget)
+    recomputed = layers_to_recompute(QODO, tokens, budget, pooling="last")
     assert (f"{recomputed} of 28 layers recompute" in made.reason) == (recomputed > 0)
     assert ("in one go" in made.reason) == (recomputed == 0)
-    assert activation_bytes(QODO, tokens, recomputed) <= budget
+    assert activation(tokens, recomputed) <= budget
     if recomputed:
-        assert activation_bytes(QODO, tokens, recomputed - 1) > budget
+        assert activation(tokens, recomputed - 1) > budget
 
 
 def test_gradients_are_cached_when_recomputing_is_not_enough() -> None:
     made = plan(29_000, 8)
     assert made.cached_gradients
     assert made.micro_batch_tokens % 256 == 0
-    assert activation_bytes(QODO, made.micro_batch_tokens) <= (made.activation_budget or 0)
+    assert activation(made.micro_batch_tokens) <= (made.activation_budget or 0)
     tight = plan(29_000, 3)
-    assert activation_bytes(QODO, tight.micro_batch_tokens, 28) <= (tight.activation_budget or 0)
+    assert activation(tight.micro_batch_tokens, 28) <= (tight.activation_budget or 0)
     assert f"micro-batches of {tight.micro_batch_tokens:,} tokens" in tight.reason
 
 
@@ -64,8 +77,8 @@ def test_the_goals_fit_by_plan() -> None:
     for gib, tokens in ((16, 8_800), (40, 29_500)):
         made = plan(tokens, gib - weights)
         assert not made.cached_gradients
-        recomputed = layers_to_recompute(QODO, tokens, made.activation_budget)
-        assert fused_memory_bytes(QODO, tokens, recomputed) < gib * GIB
+        recomputed = layers_to_recompute(QODO, tokens, made.activation_budget, pooling="last")
+        assert fused_memory_bytes(QODO, tokens, recomputed, pooling="last") < gib * GIB
 
 
 def test_smaller_is_half() -> None:
