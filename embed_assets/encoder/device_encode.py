@@ -17,14 +17,17 @@ from embed_assets.encoder.transfer import Arrival
 if TYPE_CHECKING:
     from embed_assets.encoder.encoder import Encoder, Kind
 
-FIRST_CHUNK, CHUNK = 512, 2048
-"""Texts that are tokenised at a time; few at first, so that the device begins soon."""
+FIRST_CHUNK, CHUNK = 256, 2048
+"""Texts that are tokenised at a time; few at first, so that the device begins soon, then twice as many each time."""
 Store = Callable[[list[int], np.ndarray], None]
 
 
 def tokenised_ahead(encoder: "Encoder", texts: Sequence[str], kind: "Kind") -> Iterator[TokenRows]:
     """Token rows of the texts chunk by chunk, the next chunk tokenised in a thread."""
-    starts = [0, *range(FIRST_CHUNK, len(texts), CHUNK)]
+    starts, size = [0], FIRST_CHUNK
+    while starts[-1] + size < len(texts):
+        starts.append(starts[-1] + size)
+        size = min(2 * size, CHUNK)
     ends = [*starts[1:], len(texts)]
     with ThreadPoolExecutor(1, thread_name_prefix="tokenise") as ahead:
         chunks = [

@@ -1,9 +1,11 @@
-"""Attention as both fused stacks use it: one matrix of queries, keys and values in, one gradient of it out."""
+"""The attention block as both fused stacks use it: one matrix of queries, keys and values in, one gradient of it out."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from embed_assets.encoder.fused_lora import LinearGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +24,10 @@ class Heads:
     def columns(self) -> int:
         """Of queries, keys and values side by side."""
         return (self.query + 2 * self.key_value) * self.dim
+
+    def of(self, attended: "Tensor") -> "Tensor":
+        """The query heads (tokens, query heads, head_dim) of a matrix that has spare columns beside them."""
+        return attended[:, : self.query * self.dim].unflatten(1, (self.query, self.dim))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,32 +48,69 @@ def rotation(rotary: Any, positions: "Tensor") -> Rotation:
     return Rotation(cos=cos, sin=sin, minus_sin=-sin)
 
 
+@dataclass(slots=True)
+class Attended:
+    """What the backward of one attention block needs of its forward."""
+
+    qkv: "Tensor"  # (tokens, heads.columns)
+    all_rows: "Tensor"  # (tokens, query heads * head_dim + rank)
+    rows: "Tensor"  # (rows, query heads * head_dim + rank): the tokens that go on, low-rank products beside them
+    state: Any
+
+
 def attend(
-    ops: Any, qkv_: "Tensor", heads: Heads, turn: Rotation | None, documents: Any
-) -> tuple["Tensor", Any]:  # (tokens, query heads, head_dim)
-    """Attention within each document; rotates queries and keys in place. Also what the backward needs."""
-    if turn is not None:
-        ops.rotate_(qkv_, turn.cos, turn.sin, heads.query + heads.key_value)
-    attended, kept = ops.attend(*_split(qkv_, heads), documents, heads.causal)
-    return attended, kept
+    ops: Any,
+    output: LinearGroup,
+    qkv_: "Tensor",
+    heads: Heads,
+    turn: Rotation | None,
+    documents: Any,
+    only: "Tensor | None",
+    *,
+    keep: bool,
+) -> tuple["Tensor", Attended]:  # (rows, dim)
+    """Attention within each document and the projection after it; rotates queries and keys in place.
+
+    Args:
+        only: the tokens that go on; None: all.
+        keep: whether a backward will follow.
+    """
+    attended = qkv_.new_empty(len(qkv_), output.inputs + output.low)
+    state = ops.attend(*_split(qkv_, heads), heads.of(attended), documents, heads.causal, turn, keep)
+    rows = attended if only is None else attended[only]
+    output.lower(rows)
+    return output.of_lowered(rows), Attended(qkv_, attended, rows, state)
 
 
 def attend_backward(
     ops: Any,
-    grad: "Tensor",  # (tokens, query heads * head_dim)
-    qkv: "Tensor",
-    attended: "Tensor",
-    kept: Any,
+    output: LinearGroup,
+    qkv: LinearGroup,
+    grad: "Tensor",  # (rows, dim + spare)
+    kept: Attended,
     heads: Heads,
     turn: Rotation | None,
     documents: Any,
-    spare: int,
-) -> "Tensor":  # (tokens, heads.columns + spare)
-    """Gradient of `qkv` as it was before `attend` rotated it."""
-    joined: Tensor = ops.attend_backward(grad, *_split(qkv, heads), attended, kept, documents, heads.causal, spare)
-    if turn is not None:
-        ops.rotate_(joined, turn.cos, turn.minus_sin, heads.query + heads.key_value)
-    return joined
+    only: "Tensor | None",
+) -> tuple["Tensor", "Tensor"]:
+    """From the gradient of the block's output to its own for all tokens, and to that of `qkv`, low-rank products beside it.
+
+    Fills the output projection's gradients.
+    """
+    low = output.grad_low(grad)
+    grad_rows = grad @ output.backward
+    ops.product_into(output.grad_b, grad[:, : output.outputs].T, kept.rows[:, output.inputs :])
+    ops.product_into(output.grad_a, low.T, kept.rows[:, : output.inputs])
+    if only is not None:
+        tokens = len(kept.qkv)
+        grad_rows = grad_rows.new_zeros(tokens, output.inputs).index_copy_(0, only, grad_rows)
+        grad = grad.new_zeros(tokens, grad.shape[1]).index_copy_(0, only, grad)
+    attended = heads.of(kept.all_rows)
+    grad_qkv: Tensor = ops.attend_backward(
+        grad_rows, *_split(kept.qkv, heads), attended, kept.state, documents, heads.causal, turn, qkv.low
+    )
+    qkv.grad_low(grad_qkv)
+    return grad, grad_qkv
 
 
 def _split(qkv: "Tensor", heads: Heads) -> list["Tensor"]:

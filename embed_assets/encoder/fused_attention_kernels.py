@@ -17,9 +17,15 @@ from embed_assets.encoder.packing import PackedRows
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from embed_assets.encoder.fused_attention import Rotation
+
 LOG2_E = 1.4426950408889634
 TILE, WARPS = 64, 4
 """Tokens of a tile and warps of a program: the fastest of those tried on an H100, for heads of 32, 64 and 128."""
+JOINED = 32
+"""Tokens of a program that adds up parts."""
+ENOUGH_PROGRAMS = 300
+"""Below it the keys' gradient leaves multiprocessors idle: its programs are few where heads share keys, and unequal."""
 
 
 @triton.jit
@@ -31,18 +37,64 @@ def _allowed(query, key, start, end, CAUSAL: tl.constexpr):
 
 
 @triton.jit
+def _turned(source, cos, sin, row, KEEP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr):
+    """Rows (ROWS, DIM) from `source` (ROWS, 1) with rotary positions, with KEEP written back."""
+    half: tl.constexpr = DIM // 2
+    column = tl.arange(0, half)[None, :]
+    place = row.to(tl.int64)[:, None] * half + column
+    c, s = tl.load(cos + place), tl.load(sin + place)
+    first, second = tl.load(source + column).to(tl.float32), tl.load(source + half + column).to(tl.float32)
+    left = (first * c - second * s).to(source.dtype.element_ty)
+    right = (second * c + first * s).to(source.dtype.element_ty)
+    if KEEP:
+        tl.store(source + column, left)
+        tl.store(source + half + column, right)
+    return tl.reshape(tl.permute(tl.join(left, right), (0, 2, 1)), (ROWS, DIM))
+
+
+@triton.jit
+def _turned_back(values, cos, sin, row, ROWS: tl.constexpr, DIM: tl.constexpr):
+    """Both halves of (ROWS, DIM) gradients, each (ROWS, DIM / 2), as they were before rotary positions."""
+    half: tl.constexpr = DIM // 2
+    first, second = tl.split(tl.permute(tl.reshape(values, (ROWS, 2, half)), (0, 2, 1)))
+    place = row.to(tl.int64)[:, None] * half + tl.arange(0, half)[None, :]
+    c, s = tl.load(cos + place), tl.load(sin + place)
+    return first * c + second * s, second * c - first * s
+
+
+@triton.jit
+def _store(target, values, cos, sin, row, TURNED: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr):
+    """Rows of gradients to `target` (ROWS, 1), turned back where positions are rotary."""
+    kind = target.dtype.element_ty
+    if TURNED:
+        first, second = _turned_back(values, cos, sin, row, ROWS, DIM)
+        half = tl.arange(0, DIM // 2)[None, :]
+        tl.store(target + half, first.to(kind))
+        tl.store(target + DIM // 2 + half, second.to(kind))
+    else:
+        tl.store(target + tl.arange(0, DIM)[None, :], values.to(kind))
+
+
+@triton.jit
 def _attend(
-    q, sq, k, sk, v, sv, out, so, log_sums, spans, tokens, scale, group,
-    CAUSAL: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    q, sq, k, sk, v, sv, out, so, log_sums, cos, sin, spans, tokens, scale, group,
+    TURNED: tl.constexpr, KEEP: tl.constexpr, CAUSAL: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr,
 ):  # fmt: skip
-    """One program: BM queries of one head. Sums of exponentials are kept as base-2 logarithms."""
+    """One program: BM queries of one head. Sums of exponentials are kept as base-2 logarithms.
+
+    Queries are given their rotary positions on the way, and with KEEP written back with them; the keys have theirs.
+    """
     first, head = tl.program_id(0) * BM, tl.program_id(1)
     row, column = first + tl.arange(0, BM), tl.arange(0, DIM)
     start, end = tl.load(spans + row), tl.load(spans + tokens + row)
     lower = tl.load(spans + first) // BN * BN
     upper = first + BM if CAUSAL else tl.load(spans + tokens + first + BM - 1)
     wide = row.to(tl.int64)[:, None]
-    queries = tl.load(q + wide * sq + head * DIM + column[None, :])
+    if TURNED:
+        queries = _turned(q + wide * sq + head * DIM, cos, sin, row, KEEP, BM, DIM)
+    else:
+        queries = tl.load(q + wide * sq + head * DIM + column[None, :])
     kv = head // group * DIM
     top = tl.full((BM,), -1e30, dtype=tl.float32)
     total = tl.zeros((BM,), dtype=tl.float32)
@@ -68,8 +120,8 @@ def _attend(
 
 @triton.jit
 def _attend_backward_queries(
-    grad, sg, q, sq, k, sk, v, sv, out, so, log_sums, deltas, grad_q, sgq, spans, tokens, scale, group,
-    CAUSAL: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    grad, sg, q, sq, k, sk, v, sv, out, so, log_sums, deltas, grad_q, sgq, cos, sin, spans, tokens, scale, group,
+    TURNED: tl.constexpr, CAUSAL: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """One program: the gradient of BM queries of one head, and the sums (grad * out) that the keys' gradient needs."""
     first, head = tl.program_id(0) * BM, tl.program_id(1)
@@ -98,16 +150,17 @@ def _attend_backward_queries(
         of_scores = weights * (of_weights - delta[:, None])
         result = tl.dot(of_scores.to(keys.dtype), keys, result)
     result = result * (scale * 0.6931471805599453)
-    tl.store(grad_q + wide * sgq + head * DIM + column[None, :], result.to(grad_q.dtype.element_ty))
+    _store(grad_q + wide * sgq + head * DIM, result, cos, sin, row, TURNED, BM, DIM)
 
 
 @triton.jit
 def _attend_backward_keys(
-    grad, sg, q, sq, k, sk, v, sv, log_sums, deltas, grad_k, grad_v, sgk, spans, tokens, scale, group,
-    CAUSAL: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    grad, sg, q, sq, k, sk, v, sv, log_sums, deltas, grad_k, grad_v, sgk, parts, cos, sin, spans, tokens, scale, group,
+    TURNED: tl.constexpr, CAUSAL: tl.constexpr, PARTS: tl.constexpr, DIM: tl.constexpr, BM: tl.constexpr,
+    BN: tl.constexpr,
 ):  # fmt: skip
-    """One program: the gradients of BN keys and values of one head, over all query heads that share it."""
-    first, kv_head = tl.program_id(0) * BN, tl.program_id(1)
+    """One program: the gradients of BN keys and values of one head, over all query heads that share it, or a part."""
+    first, kv_head, part = tl.program_id(0) * BN, tl.program_id(1), tl.program_id(2)
     key, column = first + tl.arange(0, BN), tl.arange(0, DIM)
     lower = first // BM * BM if CAUSAL else tl.load(spans + first) // BM * BM
     upper = tl.load(spans + tokens + first + BN - 1)
@@ -116,7 +169,7 @@ def _attend_backward_keys(
     values = tl.load(v + place * sv + kv_head * DIM + column[None, :])
     sum_k = tl.zeros((BN, DIM), dtype=tl.float32)
     sum_v = tl.zeros((BN, DIM), dtype=tl.float32)
-    for head in range(kv_head * group, kv_head * group + group):
+    for head in range(kv_head * group + part * group // PARTS, kv_head * group + (part + 1) * group // PARTS):
         for begin in range(lower, upper, BM):
             row = begin + tl.arange(0, BM)
             wide = row.to(tl.int64)[:, None]
@@ -133,7 +186,33 @@ def _attend_backward_keys(
             of_scores = weights * (of_weights - delta[None, :])
             sum_k = tl.dot(of_scores.to(queries.dtype), queries, sum_k)
     sum_k = sum_k * (scale * 0.6931471805599453)
-    tl.store(grad_k + place * sgk + kv_head * DIM + column[None, :], sum_k.to(grad_k.dtype.element_ty))
+    if PARTS == 1:
+        _store(grad_k + place * sgk + kv_head * DIM, sum_k, cos, sin, key, TURNED, BN, DIM)
+        tl.store(grad_v + place * sgk + kv_head * DIM + column[None, :], sum_v.to(grad_v.dtype.element_ty))
+    else:
+        size = tokens.to(tl.int64) * DIM
+        target = parts + ((part * tl.num_programs(1) + kv_head) * 2) * size + place * DIM + column[None, :]
+        tl.store(target, sum_k)
+        tl.store(target + size, sum_v)
+
+
+@triton.jit
+def _join_parts(
+    parts, grad_k, grad_v, sgk, cos, sin, tokens,
+    TURNED: tl.constexpr, PARTS: tl.constexpr, DIM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
+    """One program: the gradients of BN keys and values of one head, from the sums over parts of the query heads."""
+    first, kv_head = tl.program_id(0) * BN, tl.program_id(1)
+    key, column = first + tl.arange(0, BN), tl.arange(0, DIM)
+    place = key.to(tl.int64)[:, None]
+    size = tokens.to(tl.int64) * DIM
+    sum_k = tl.zeros((BN, DIM), dtype=tl.float32)
+    sum_v = tl.zeros((BN, DIM), dtype=tl.float32)
+    for part in range(PARTS):
+        source = parts + ((part * tl.num_programs(1) + kv_head) * 2) * size + place * DIM + column[None, :]
+        sum_k += tl.load(source)
+        sum_v += tl.load(source + size)
+    _store(grad_k + place * sgk + kv_head * DIM, sum_k, cos, sin, key, TURNED, BN, DIM)
     tl.store(grad_v + place * sgk + kv_head * DIM + column[None, :], sum_v.to(grad_v.dtype.element_ty))
 
 
@@ -145,16 +224,25 @@ def spans_of(packed: PackedRows) -> "Tensor":  # (2, tokens) int32
 
 
 def attend(
-    q: "Tensor", k: "Tensor", v: "Tensor", spans: "Tensor", causal: bool
-) -> tuple["Tensor", "Tensor"]:  # (tokens, heads, dim), (heads, tokens)
-    tokens, heads, dim = q.shape
-    out = q.new_empty(tokens, heads, dim)
-    log_sums = torch.empty(heads, tokens, device=q.device, dtype=torch.float32)
+    q_: "Tensor",
+    k: "Tensor",
+    v: "Tensor",
+    out_: "Tensor",
+    spans: "Tensor",
+    causal: bool,
+    turn: "Rotation | None",
+    keep: bool,
+) -> "Tensor":  # (heads, tokens)
+    """Fills `out_` (tokens, heads, dim), and returns the logarithms of the softmax's sums. With `keep` turns `q_`."""
+    tokens, heads, dim = q_.shape
+    log_sums = torch.empty(heads, tokens, device=q_.device, dtype=torch.float32)
+    cos, sin = (log_sums, log_sums) if turn is None else (turn.cos, turn.sin)
     _attend[(tokens // TILE, heads)](
-        q, q.stride(0), k, k.stride(0), v, v.stride(0), out, out.stride(0), log_sums, spans, tokens,
-        dim**-0.5 * LOG2_E, heads // k.shape[1], causal, dim, TILE, TILE, num_warps=WARPS, num_stages=3,
+        q_, q_.stride(0), k, k.stride(0), v, v.stride(0), out_, out_.stride(0), log_sums, cos, sin, spans, tokens,
+        dim**-0.5 * LOG2_E, heads // k.shape[1], turn is not None, keep, causal, dim, TILE, TILE, num_warps=WARPS,
+        num_stages=3,
     )  # fmt: skip
-    return out, log_sums
+    return log_sums
 
 
 def attend_backward(
@@ -166,9 +254,10 @@ def attend_backward(
     log_sums: "Tensor",
     spans: "Tensor",
     causal: bool,
+    turn: "Rotation | None",
     spare: int,
 ) -> "Tensor":  # (tokens, columns + spare)
-    """Gradients of queries, keys and values side by side."""
+    """Gradients of queries, keys and values side by side, as they were before `turn`."""
     tokens, heads, dim = q.shape
     kv_heads = k.shape[1]
     joined = grad.new_empty(tokens, (heads + 2 * kv_heads) * dim + spare)
@@ -177,14 +266,27 @@ def attend_backward(
     )
     deltas = torch.empty_like(log_sums)
     scale, group, stages = dim**-0.5 * LOG2_E, heads // kv_heads, 2 if dim == 128 else 3
+    cos, sin = (deltas, deltas) if turn is None else (turn.cos, turn.sin)
     _attend_backward_queries[(tokens // TILE, heads)](
         grad, grad.stride(0), q, q.stride(0), k, k.stride(0), v, v.stride(0), out, out.stride(0), log_sums, deltas,
-        grad_q, joined.stride(0), spans, tokens, scale, group, causal, dim, TILE, TILE, num_warps=WARPS,
-        num_stages=stages,
+        grad_q, joined.stride(0), cos, sin, spans, tokens, scale, group, turn is not None, causal, dim, TILE, TILE,
+        num_warps=WARPS, num_stages=stages,
     )  # fmt: skip
-    _attend_backward_keys[(tokens // TILE, kv_heads)](
-        grad, grad.stride(0), q, q.stride(0), k, k.stride(0), v, v.stride(0), log_sums, deltas,
-        grad_k, grad_v, joined.stride(0), spans, tokens, scale, group, causal, dim, TILE, TILE, num_warps=WARPS,
-        num_stages=stages,
+    count = parts_of(tokens // TILE * kv_heads, group)
+    parts = deltas if count == 1 else deltas.new_empty(count, kv_heads, 2, tokens, dim)
+    _attend_backward_keys[(tokens // TILE, kv_heads, count)](
+        grad, grad.stride(0), q, q.stride(0), k, k.stride(0), v, v.stride(0), log_sums, deltas, grad_k, grad_v,
+        joined.stride(0), parts, cos, sin, spans, tokens, scale, group, turn is not None, causal, count, dim, TILE, TILE,
+        num_warps=WARPS, num_stages=stages,
     )  # fmt: skip
+    if count > 1:
+        _join_parts[(tokens // JOINED, kv_heads)](
+            parts, grad_k, grad_v, joined.stride(0), cos, sin, tokens, turn is not None, count, dim, JOINED, num_warps=4
+        )
     return joined
+
+
+def parts_of(programs: int, group: int) -> int:
+    """Into how many parts the query heads that share a key are divided, so that enough programs fill the chip."""
+    divisors = [count for count in range(1, group + 1) if group % count == 0]
+    return next((count for count in divisors if programs * count >= ENOUGH_PROGRAMS), divisors[-1])

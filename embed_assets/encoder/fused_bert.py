@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from embed_assets.encoder.fused_attention import Heads, Rotation, attend, attend_backward, rotation
+from embed_assets.encoder.fused_attention import Attended, Heads, Rotation, attend, attend_backward, rotation
 from embed_assets.encoder.fused_lora import Adapters, LinearGroup
 from embed_assets.encoder.packing import PackedRows, pooled_tokens
 
@@ -59,16 +59,12 @@ class _Kept:
     """What one layer's backward needs of its forward. `x` and `mlp_x` carry their low-rank products beside them."""
 
     x: "Tensor"  # (tokens, dim + 3 * rank)
-    qkv: "Tensor"  # (tokens, 3 * dim)
-    attended: "Tensor"  # (tokens, heads, head_dim)
-    attention: Any
-    attended_rows: "Tensor"  # (rows, dim): the tokens that go on, in the last layer only the pooled ones
-    low_output: "Tensor"  # (rows, rank)
+    attended: Attended  # in the last layer only the pooled rows go on
     total: "Tensor"  # (rows, dim)
     mean: "Tensor"  # (rows,)
     scale: "Tensor"  # (rows,)
     mlp_x: "Tensor"  # (rows, dim + rank)
-    up: "Tensor | None"  # (rows, ffn + rank); None: recomputed
+    up: "Tensor | None"  # (rows, ffn); None: recomputed
     low_down: "Tensor"  # (rows, rank)
     mlp_total: "Tensor"  # (rows, dim)
     mlp_mean: "Tensor"
@@ -140,43 +136,33 @@ class BertStack:
             last = index == self.depth - 1
             spare = 0 if last else self._layers[index + 1].qkv.low
             x, kept = self._layer_forward(
-                layer, x, tape, chosen if last else None, spare, keep_wide=keep and index >= recomputed
+                layer, x, tape, chosen if last else None, spare, keep=keep, keep_wide=keep and index >= recomputed
             )
             if keep:
                 tape.layers.append(kept)
         return x, tape
 
     def _layer_forward(
-        self, layer: _Layer, x: "Tensor", tape: Tape, only: "Tensor | None", spare: int, *, keep_wide: bool
+        self, layer: _Layer, x: "Tensor", tape: Tape, only: "Tensor | None", spare: int, *, keep: bool, keep_wide: bool
     ) -> tuple["Tensor", _Kept]:
         ops = self.ops
         layer.qkv.lower(x)
         qkv = layer.qkv.of_lowered(x)
-        attended, attention = attend(ops, qkv, self.heads, tape.turn, tape.documents)
-        rows, residual = attended.flatten(1), x
-        if only is not None:
-            rows, residual = rows[only], residual[only]
-        projected, low_output = layer.output.of(rows)
+        projected, attended = attend(ops, layer.output, qkv, self.heads, tape.turn, tape.documents, only, keep=keep)
+        residual = x if only is None else x[only]
         total, mlp_x, mean, scale = ops.add_layer_norm(
             residual, projected, layer.norm.weight, layer.norm.bias, layer.norm.eps, layer.up.low
         )
         layer.up.lower(mlp_x)
-        up = self._up(layer, mlp_x)
+        up = layer.up.of_lowered(mlp_x)
         hidden, low_down = ops.activate(up, "gelu", self.ffn, layer.down.a)
         mlp_total, output, mlp_mean, mlp_scale = ops.add_layer_norm(
             mlp_x, layer.down.of_lowered(hidden), layer.mlp_norm.weight, layer.mlp_norm.bias, layer.mlp_norm.eps, spare
         )
         kept = _Kept(
-            x, qkv, attended, attention, rows, low_output, total, mean, scale, mlp_x, up if keep_wide else None,
-            low_down, mlp_total, mlp_mean, mlp_scale,
+            x, attended, total, mean, scale, mlp_x, up if keep_wide else None, low_down, mlp_total, mlp_mean, mlp_scale,
         )  # fmt: skip
         return output, kept
-
-    def _up(self, layer: _Layer, mlp_x: "Tensor") -> "Tensor":
-        """(rows, ffn + spare): the backward writes its gradient in place, and the spare columns beside it."""
-        up = mlp_x.new_empty(len(mlp_x), self.ffn + layer.up.low)
-        layer.up.of_lowered(mlp_x, out=up[:, : self.ffn])
-        return up
 
     @torch.no_grad()
     def backward(self, tape: Tape, grad_hidden: "Tensor") -> None:
@@ -192,46 +178,29 @@ class BertStack:
     def _mlp_backward(self, layer: _Layer, kept: _Kept, grad_: "Tensor") -> None:
         """`grad_` (rows, dim + spare): of the layer's output in, of the attention block's sum out."""
         ops, dim = self.ops, self.dim
-        up = self._up(layer, kept.mlp_x) if kept.up is None else kept.up
+        up = layer.up.of_lowered(kept.mlp_x) if kept.up is None else kept.up
         kept.up = None
         ops.layer_norm_backward_(None, kept.mlp_total, kept.mlp_mean, kept.mlp_scale, layer.mlp_norm.weight, grad_)
         low = layer.down.grad_low(grad_)
         grad_hidden = grad_ @ layer.down.backward  # (rows, ffn)
         ops.product_into(layer.down.grad_b, grad_[:, :dim].T, kept.low_down)
         ops.activate_backward_(
-            up, grad_hidden, "gelu", self.ffn, low, kept.mlp_x[:, dim:], layer.up.b, layer.down.grad_a,
-            layer.up.grad_b,
-        )  # fmt: skip
-        ops.product_into(layer.up.grad_a, up[:, self.ffn :].T, kept.mlp_x[:, :dim])
-        grad_mlp = up @ layer.up.backward  # (rows, dim)
+            up, grad_hidden, "gelu", self.ffn, low, kept.mlp_x[:, dim:], layer.down.grad_a, layer.up.grad_b
+        )
+        grad_mlp, low = layer.up.grad_input(up)
+        ops.product_into(layer.up.grad_a, low.T, kept.mlp_x[:, :dim])
         ops.layer_norm_backward_(grad_mlp, kept.total, kept.mean, kept.scale, layer.norm.weight, grad_)
 
     def _attention_backward(
         self, layer: _Layer, kept: _Kept, grad: "Tensor", tape: Tape, only: "Tensor | None", *, first: bool
     ) -> "Tensor":
         """Gradient of the layer's input (tokens, dim + spare), given that of the attention block's sum."""
-        ops, dim = self.ops, self.dim
-        low = layer.output.grad_low(grad)
-        grad_rows = grad @ layer.output.backward
-        ops.product_into(layer.output.grad_b, grad[:, :dim].T, kept.low_output)
-        ops.product_into(layer.output.grad_a, low.T, kept.attended_rows)
-        if only is not None:
-            grad_rows = grad_rows.new_zeros(len(kept.x), dim).index_copy_(0, only, grad_rows)
-            grad = grad.new_zeros(len(kept.x), grad.shape[1]).index_copy_(0, only, grad)
-        grad_qkv = attend_backward(
-            ops,
-            grad_rows,
-            kept.qkv,
-            kept.attended,
-            kept.attention,
-            self.heads,
-            tape.turn,
-            tape.documents,
-            layer.qkv.low,
+        ops, dim, columns = self.ops, self.dim, self.heads.columns
+        grad, grad_qkv = attend_backward(
+            ops, layer.output, layer.qkv, grad, kept.attended, self.heads, tape.turn, tape.documents, only
         )
-        low = layer.qkv.grad_low(grad_qkv)
-        ops.product_into(layer.qkv.grad_b, grad_qkv[:, : self.heads.columns].T, kept.x[:, dim:])
-        ops.product_into(layer.qkv.grad_a, low.T, kept.x[:, :dim])
+        ops.product_into(layer.qkv.grad_b, grad_qkv[:, :columns].T, kept.x[:, dim:])
+        ops.product_into(layer.qkv.grad_a, grad_qkv[:, columns:].T, kept.x[:, :dim])
         if not first:  # below the first layer nothing is trained
             grad[:, :dim].addmm_(grad_qkv, layer.qkv.backward)
         return grad

@@ -13,12 +13,13 @@ import torch
 import triton
 import triton.language as tl
 
-from embed_assets.encoder import fused_attention_kernels
+from embed_assets.encoder import fused_attention_kernels, fused_gated
 from embed_assets.encoder.packing import PackedRows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from embed_assets.encoder.fused_attention import Rotation
     from embed_assets.encoder.fused_math import Activation
 
 FORWARD_TILES = {"swiglu": (64, 64, 4), "gelu": (64, 32, 4)}
@@ -133,6 +134,23 @@ def _activate(
     if LOW:
         target = part_low + (tl.program_id(1).to(tl.int64) * tokens + token)[:, None] * RANKS + rank[None, :]
         tl.store(target, product, mask=there[:, None])
+
+
+@triton.jit
+def _join_low(part_low, low, hidden, sh, tokens, SPANS: tl.constexpr, RANKS: tl.constexpr, BT: tl.constexpr):
+    """One program: the sums over column ranges for BT tokens, beside the hidden states and apart."""
+    token = tl.program_id(0).to(tl.int64) * BT + tl.arange(0, BT)
+    there = (token < tokens)[:, None]
+    rank = tl.arange(0, RANKS)[None, :]
+    place = token[:, None] * RANKS + rank
+    total = tl.zeros((BT, RANKS), dtype=tl.float32)
+    source = part_low + place
+    for _ in range(SPANS):
+        total += tl.load(source, mask=there, other=0.0)
+        source += tokens * RANKS
+    rounded = total.to(low.dtype.element_ty)
+    tl.store(low + place, rounded, mask=there)
+    tl.store(hidden + token[:, None] * sh + rank, rounded, mask=there)
 
 
 @triton.jit
@@ -274,9 +292,20 @@ def activate(before: "Tensor", kind: "Activation", width: int, a: "Tensor") -> t
         before, before.stride(0), hidden, hidden.stride(0), part_low, a, a.stride(0), tokens, width, span,
         kind == "swiglu", rank > 0, max(rank, 16), tile_tokens, tile_columns, num_warps=warps, num_stages=3,
     )  # fmt: skip
-    low = part_low.sum(0).to(before.dtype)
-    hidden[:, width:] = low
+    low = before.new_empty(tokens, rank)
+    if rank:
+        _join_low[(triton.cdiv(tokens, 64),)](
+            part_low, low, hidden[:, width:], hidden.stride(0), tokens, spans, rank, 64, num_warps=4
+        )
     return hidden, low
+
+
+def swiglu_of(x: "Tensor", weight_t: "Tensor", width: int) -> "Tensor":
+    def plain() -> "Tensor":
+        return activate(x @ weight_t, "swiglu", width, x.new_empty(0, width))[0]
+
+    hidden = fused_gated.gated_product(x, weight_t.T, width, plain)
+    return plain() if hidden is None else hidden
 
 
 def activate_backward_(
@@ -286,7 +315,6 @@ def activate_backward_(
     width: int,
     grad_low: "Tensor",
     low: "Tensor",
-    b: "Tensor",
     grad_a: "Tensor",
     grad_b: "Tensor",
 ) -> None:
@@ -304,13 +332,12 @@ def activate_backward_(
     )  # fmt: skip
     torch.sum(part_a, 0, out=grad_a)
     torch.sum(part_b, 0, out=grad_b)
-    torch.mm(before_[:, : projections * width], b, out=before_[:, projections * width :])
 
 
-def rotate_(qkv_: "Tensor", cos: "Tensor", sin: "Tensor", heads: int) -> None:
-    half = cos.shape[1]
-    _rotate[(len(qkv_),)](
-        qkv_, qkv_.stride(0), cos, sin, heads, half, triton.next_power_of_2(heads), num_warps=4
+def rotate_(states_: "Tensor", cos: "Tensor", sin: "Tensor") -> None:
+    tokens, heads, dim = states_.shape
+    _rotate[(tokens,)](
+        states_, states_.stride(0), cos, sin, heads, dim // 2, triton.next_power_of_2(heads), num_warps=4
     )  # fmt: skip
 
 
@@ -328,14 +355,28 @@ def documents(packed: PackedRows) -> Documents:
     return Documents(packed, fused_attention_kernels.spans_of(packed) if short else None)
 
 
-def attend(q: "Tensor", k: "Tensor", v: "Tensor", of: Documents, causal: bool) -> tuple["Tensor", Any]:
+def attend(
+    q_: "Tensor",
+    k_: "Tensor",
+    v: "Tensor",
+    out_: "Tensor",
+    of: Documents,
+    causal: bool,
+    turn: "Rotation | None",
+    keep: bool,
+) -> Any:
+    if turn is not None:
+        rotate_(k_, turn.cos, turn.sin)
     if of.spans is not None:
-        return fused_attention_kernels.attend(q, k, v, of.spans, causal)
+        return fused_attention_kernels.attend(q_, k_, v, out_, of.spans, causal, turn, keep)
+    if turn is not None:
+        rotate_(q_, turn.cos, turn.sin)
     boundaries, longest = of.packed.boundaries, of.packed.longest
     attended, log_sums, state, _, _ = torch.ops.aten._flash_attention_forward(
-        q, k, v, boundaries, boundaries, longest, longest, 0.0, causal, return_debug_mask=False
+        q_, k_, v, boundaries, boundaries, longest, longest, 0.0, causal, return_debug_mask=False
     )
-    return attended, (log_sums, state)
+    out_.copy_(attended)
+    return log_sums, state
 
 
 def attend_backward(
@@ -347,19 +388,23 @@ def attend_backward(
     kept: Any,
     of: Documents,
     causal: bool,
+    turn: "Rotation | None",
     spare: int,
 ) -> "Tensor":
     if of.spans is not None:
-        return fused_attention_kernels.attend_backward(grad, q, k, v, attended, kept, of.spans, causal, spare)
+        return fused_attention_kernels.attend_backward(grad, q, k, v, attended, kept, of.spans, causal, turn, spare)
     log_sums, state = kept
     boundaries, longest = of.packed.boundaries, of.packed.longest
     grads = torch.ops.aten._flash_attention_backward(
-        grad.view(attended.shape), q, k, v, attended, log_sums, boundaries, boundaries, longest, longest, 0.0, causal,
-        state, torch.empty(0, device=grad.device),
+        grad.view(attended.shape), q, k, v, attended.contiguous(), log_sums, boundaries, boundaries, longest, longest,
+        0.0, causal, state, torch.empty(0, device=grad.device),
     )  # fmt: skip
     columns = sum(part[0].numel() for part in grads)
     joined = grad.new_empty(len(grad), columns + spare)
     torch.cat([part.flatten(1) for part in grads], 1, out=joined[:, :columns])
+    if turn is not None:
+        heads = q.shape[1] + k.shape[1]
+        rotate_(joined[:, : heads * q.shape[2]].unflatten(1, (heads, -1)), turn.cos, turn.minus_sin)
     return joined
 
 

@@ -22,8 +22,8 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-RANK_MULTIPLE = 16
-"""Matrix units work on tiles of 16: smaller ranks are filled up with zeros."""
+SMALLEST_RANK = 16
+"""Matrix units work on tiles of 16, kernels on powers of two: other ranks are filled up with zeros."""
 
 
 class LinearGroup:
@@ -35,7 +35,7 @@ class LinearGroup:
         self.outputs = sum(base.out_features for base in bases)
         self.inputs: int = bases[0].in_features
         self.rank = adapter_rank(linears[0])
-        self.low_each = -(-self.rank // RANK_MULTIPLE) * RANK_MULTIPLE
+        self.low_each = max(SMALLEST_RANK, 1 << (self.rank - 1).bit_length()) if self.rank else 0
         self.low = self.low_each * len(bases)
         matrix = torch.zeros(self.outputs + self.low, self.inputs + self.low, dtype=dtype, device=device)
         biases = [base.bias for base in bases]
@@ -46,6 +46,7 @@ class LinearGroup:
         self.weight_t = matrix[: self.outputs, : self.inputs].T  # (inputs, outputs)
         self.forward_t = matrix[: self.outputs].T  # (inputs + low, outputs)
         self.backward = matrix[:, : self.inputs]  # (outputs + low, inputs)
+        self.backward_wide = matrix[: self.outputs]  # (outputs, inputs + low)
         self.parameters: list[Tensor] = []
         self.masters: list[tuple[Tensor, Tensor, float]] = []
         """(adapter parameter, its place in the matrix, factor)"""
@@ -92,13 +93,17 @@ class LinearGroup:
             return torch.mm(x, self.forward_t, out=out)
         return torch.addmm(self.bias, x, self.forward_t, out=out)
 
-    def of(self, x: "Tensor") -> tuple["Tensor", "Tensor"]:
-        """(tokens, inputs), without spare columns -> (tokens, outputs), and x A^T."""
-        low = x @ self.a.T
-        y = x @ self.weight_t if self.bias is None else torch.addmm(self.bias, x, self.weight_t)
+    def grad_input(self, grad: "Tensor") -> tuple["Tensor", "Tensor"]:  # (tokens, inputs), (tokens, low)
+        """dx, and dy sB, of dy (tokens, outputs) without spare columns.
+
+        For layers with many outputs: dy sB rides in the columns of the large product, which reads dy anyway, and what the
+        adapter adds to dx is a small product over few inputs. With `grad_low` dy is read twice.
+        """
+        joined = grad @ self.backward_wide
+        grad_x, low = joined[:, : self.inputs], joined[:, self.inputs :]
         if self.low:
-            y.addmm_(low, self.b.T)
-        return y, low
+            grad_x.addmm_(low, self.a)
+        return grad_x, low
 
     def grad_low(self, grad_: "Tensor") -> "Tensor":
         """Fills the spare columns of dy (tokens, outputs + low) with dy sB, and returns them."""

@@ -16,6 +16,8 @@ from embed_assets.encoder.packing import PackedRows
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from embed_assets.encoder.fused_attention import Rotation
+
 Activation = Literal["swiglu", "gelu"]
 
 
@@ -105,17 +107,16 @@ def activate(
 
 
 def activate_backward_(
-    before_: "Tensor",  # (tokens, width or 2 * width, + projections * rank)
+    before_: "Tensor",  # (tokens, width or 2 * width)
     grad_hidden: "Tensor",  # (tokens, width)
     kind: Activation,
     width: int,
     grad_low: "Tensor",  # (tokens, rank) of the layer after
     low: "Tensor",  # (tokens, projections * rank) of the layer before
-    b: "Tensor",  # (projections * width, projections * rank), block-diagonal
     grad_a: "Tensor",  # (rank, width), written
     grad_b: "Tensor",  # (projections * width, rank), written
 ) -> None:
-    """Replaces `before_` by its gradient, the spare columns by the gradient of `low`; fills grad_a and grad_b."""
+    """Replaces `before_` by its gradient, and fills grad_a and grad_b."""
     incoming = wide(grad_hidden)
     grad_a.copy_(wide(grad_low).T @ wide(_activated(before_, kind, width)))
     if kind == "swiglu":
@@ -133,7 +134,6 @@ def activate_backward_(
         columns = slice(index * width, (index + 1) * width)
         ranks = slice(index * rank, (index + 1) * rank)
         grad_b[columns] = wide(before_[:, columns]).T @ wide(low[:, ranks])
-        before_[:, projections * width :][:, ranks] = before_[:, columns] @ b[columns, ranks]
 
 
 def _activated(before: "Tensor", kind: Activation, width: int) -> "Tensor":
@@ -143,17 +143,14 @@ def _activated(before: "Tensor", kind: Activation, width: int) -> "Tensor":
 
 
 def rotate_(
-    qkv_: "Tensor",  # (tokens, columns): the first `heads` heads are rotated
+    states_: "Tensor",  # (tokens, heads, head_dim)
     cos: "Tensor",  # (tokens, head_dim / 2)
     sin: "Tensor",  # (tokens, head_dim / 2)
-    heads: int,
 ) -> None:
     """Rotary positions, in place: Su et al. 2021, the half-split layout of transformers."""
-    half = cos.shape[1]
-    states = wide(qkv_[:, : 2 * half * heads]).view(len(qkv_), heads, 2, half)
-    first, second = states.unbind(2)
+    first, second = wide(states_).chunk(2, dim=2)
     c, s = cos[:, None], sin[:, None]
-    qkv_[:, : 2 * half * heads] = torch.stack([first * c - second * s, second * c + first * s], 2).flatten(1)
+    states_.copy_(torch.cat([first * c - second * s, second * c + first * s], 2))
 
 
 def documents(packed: PackedRows) -> list[int]:
@@ -163,13 +160,26 @@ def documents(packed: PackedRows) -> list[int]:
 
 
 def attend(
-    q: "Tensor",  # (tokens, heads, head_dim)
-    k: "Tensor",  # (tokens, kv_heads, head_dim)
+    q_: "Tensor",  # (tokens, heads, head_dim)
+    k_: "Tensor",  # (tokens, kv_heads, head_dim)
     v: "Tensor",
+    out_: "Tensor",  # (tokens, heads, head_dim)
     of: list[int],
     causal: bool,
-) -> tuple["Tensor", "Tensor | None"]:
-    """Attention within each document: (tokens, heads, head_dim), and nothing to keep for its backward."""
+    turn: "Rotation | None",
+    keep: bool,
+) -> None:
+    """Rotates queries (those only when a backward is to follow: `keep`) and keys, and attends within each document.
+
+    Nothing else is kept for the backward.
+    """
+    if turn is not None:
+        rotate_(q_, turn.cos, turn.sin)
+        rotate_(k_, turn.cos, turn.sin)
+    out_.copy_(_attended(q_, k_, v, of, causal))
+
+
+def _attended(q: "Tensor", k: "Tensor", v: "Tensor", of: list[int], causal: bool) -> "Tensor":
     repeats = q.shape[1] // k.shape[1]
     outputs = []
     for start, stop in itertools.pairwise(of):
@@ -177,9 +187,7 @@ def attend(
         key, value = (wide(states[start:stop]).transpose(0, 1).repeat_interleave(repeats, 0) for states in (k, v))
         output = functional.scaled_dot_product_attention(query[None], key[None], value[None], is_causal=causal)[0]
         outputs.append(output.transpose(0, 1))
-    attended = torch.cat(outputs).to(q.dtype)
-    assert attended.shape == q.shape
-    return attended, None
+    return torch.cat(outputs).to(q.dtype)
 
 
 def attend_backward(
@@ -188,18 +196,26 @@ def attend_backward(
     k: "Tensor",
     v: "Tensor",
     attended: "Tensor",
-    kept: "Tensor | None",
+    kept: None,
     of: list[int],
     causal: bool,
+    turn: "Rotation | None",
     spare: int,
 ) -> "Tensor":  # (tokens, (heads + 2 * kv_heads) * head_dim + spare)
-    """Gradients of q, k and v side by side, and spare columns beside them."""
+    """Gradients of q, k and v, as they were before `turn`, side by side; and spare columns beside them."""
     with torch.inference_mode(False), torch.enable_grad():
         inputs = [states.detach().clone().requires_grad_() for states in (q, k, v)]
-        output, _ = attend(*inputs, of, causal)
+        output = _attended(*inputs, of, causal)
         grads = torch.autograd.grad(output, inputs, grad.clone().view(output.shape))
-    joined = torch.cat([part.flatten(1) for part in grads], 1)
-    return torch.cat([joined, joined.new_empty(len(joined), spare)], 1)
+    if turn is not None:
+        rotate_(grads[0], turn.cos, turn.minus_sin)
+        rotate_(grads[1], turn.cos, turn.minus_sin)
+    return torch.cat([*(part.flatten(1) for part in grads), grad.new_empty(len(grad), spare)], 1)
+
+
+def swiglu_of(x: "Tensor", weight_t: "Tensor", width: int) -> "Tensor":  # (tokens, width)
+    """silu(gate) * up of x (tokens, dim) and a matrix (dim, 2 * width), for a forward without adapter or backward."""
+    return activate(x @ weight_t, "swiglu", width, x.new_empty(0, width))[0]
 
 
 def product_into(out: "Tensor", left: "Tensor", right: "Tensor") -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from embed_assets.encoder.fused_attention import Heads, Rotation, attend, attend_backward, rotation
+from embed_assets.encoder.fused_attention import Attended, Heads, Rotation, attend, attend_backward, rotation
 from embed_assets.encoder.fused_lora import Adapters, LinearGroup
 from embed_assets.encoder.packing import PackedRows, pooled_tokens
 
@@ -42,15 +42,11 @@ class _Kept:
     x: "Tensor"  # (tokens, dim)
     scale: "Tensor"  # (tokens,)
     low_qkv: "Tensor"  # (tokens, 3 * rank)
-    qkv: "Tensor"  # (tokens, columns)
-    attended: "Tensor"  # (tokens, heads, head_dim)
-    attention: Any
-    attended_rows: "Tensor"  # (rows, dim): the tokens that go on, in the last layer only the pooled ones
-    low_output: "Tensor"  # (rows, rank)
+    attended: Attended  # in the last layer only the pooled rows go on
     mlp_x: "Tensor"  # (rows, dim)
     mlp_scale: "Tensor"  # (rows,)
     low_gate_up: "Tensor"  # (rows, 2 * rank)
-    gate_up: "Tensor | None"  # (rows, 2 * ffn + spare); None: recomputed
+    gate_up: "Tensor | None"  # (rows, 2 * ffn); None: recomputed
     low_down: "Tensor"  # (rows, rank)
 
 
@@ -116,8 +112,10 @@ class Qwen2Stack:
         x, delta = self._embedding[packed.token_ids].to(self.dtype), None
         for index, layer in enumerate(self._layers):
             only = chosen if index == self.depth - 1 else None
-            x, delta, kept = self._layer_forward(layer, x, delta, tape, only, keep_wide=keep and index >= recomputed)
-            if keep:
+            x, delta, kept = self._layer_forward(
+                layer, x, delta, tape, only, keep=keep, keep_wide=keep and index >= recomputed
+            )
+            if keep and kept:
                 tape.layers.append(kept)
         tape.x, normed, tape.scale = self.ops.add_rms_norm(x, delta, self._norm, self.eps, 0)
         return normed, tape
@@ -130,35 +128,29 @@ class Qwen2Stack:
         tape: Tape,
         only: "Tensor | None",
         *,
+        keep: bool,
         keep_wide: bool,
-    ) -> tuple["Tensor", "Tensor", _Kept]:
+    ) -> tuple["Tensor", "Tensor", _Kept | None]:
+        """The layer's residual and what is to be added to it; what the backward needs, unless none follows."""
         ops = self.ops
         x, normed, scale = ops.add_rms_norm(x, delta, layer.norm, self.eps, layer.qkv.low)
         low_qkv = layer.qkv.lower(normed).contiguous()
         qkv = layer.qkv.of_lowered(normed)
         del normed
-        attended, attention = attend(ops, qkv, self.heads, tape.turn, tape.documents)
-        rows, residual = attended.flatten(1), x
-        if only is not None:
-            rows, residual = rows[only], residual[only]
-        projected, low_output = layer.output.of(rows)
+        projected, attended = attend(ops, layer.output, qkv, self.heads, tape.turn, tape.documents, only, keep=keep)
+        residual = x if only is None else x[only]
         mlp_x, normed, mlp_scale = ops.add_rms_norm(residual, projected, layer.mlp_norm, self.eps, layer.gate_up.low)
         low_gate_up = layer.gate_up.lower(normed).contiguous()
-        gate_up = self._gate_up(layer, normed)
+        if not keep and not layer.gate_up.low:
+            return mlp_x, layer.down.of_lowered(ops.swiglu_of(normed, layer.gate_up.forward_t, self.ffn)), None
+        gate_up = layer.gate_up.of_lowered(normed)
         del normed, projected
         hidden, low_down = ops.activate(gate_up, "swiglu", self.ffn, layer.down.a)
         delta = layer.down.of_lowered(hidden)
         kept = _Kept(
-            x, scale, low_qkv, qkv, attended, attention, rows, low_output, mlp_x, mlp_scale, low_gate_up,
-            gate_up if keep_wide else None, low_down,
+            x, scale, low_qkv, attended, mlp_x, mlp_scale, low_gate_up, gate_up if keep_wide else None, low_down,
         )  # fmt: skip
         return mlp_x, delta, kept
-
-    def _gate_up(self, layer: _Layer, normed: "Tensor") -> "Tensor":
-        """(rows, 2 * ffn + spare): the backward writes its gradient in place, and the spare columns beside it."""
-        gate_up = normed.new_empty(len(normed), 2 * self.ffn + layer.gate_up.low)
-        layer.gate_up.of_lowered(normed, out=gate_up[:, : 2 * self.ffn])
-        return gate_up
 
     @torch.no_grad()
     def backward(self, tape: Tape, grad_hidden: "Tensor") -> None:
@@ -180,47 +172,30 @@ class Qwen2Stack:
         if gate_up is None:
             _, normed, _ = ops.add_rms_norm(kept.mlp_x, None, layer.mlp_norm, self.eps, layer.gate_up.low)
             normed[:, self.dim :] = kept.low_gate_up
-            gate_up = self._gate_up(layer, normed)
+            gate_up = layer.gate_up.of_lowered(normed)
             del normed
         kept.gate_up = None
         low = layer.down.grad_low(grad_)
         grad_hidden = grad_ @ layer.down.backward  # (rows, ffn)
         ops.product_into(layer.down.grad_b, grad_[:, : self.dim].T, kept.low_down)
         ops.activate_backward_(
-            gate_up, grad_hidden, "swiglu", self.ffn, low, kept.low_gate_up, layer.gate_up.b, layer.down.grad_a,
-            layer.gate_up.grad_b,
-        )  # fmt: skip
+            gate_up, grad_hidden, "swiglu", self.ffn, low, kept.low_gate_up, layer.down.grad_a, layer.gate_up.grad_b
+        )
         del grad_hidden
-        grad_normed = gate_up @ layer.gate_up.backward  # (rows, dim)
-        self._norm_grad_a(layer.gate_up, gate_up[:, 2 * self.ffn :], kept.mlp_x, kept.mlp_scale, layer.mlp_norm)
+        grad_normed, low = layer.gate_up.grad_input(gate_up)
+        self._norm_grad_a(layer.gate_up, low, kept.mlp_x, kept.mlp_scale, layer.mlp_norm)
         ops.rms_norm_backward_(grad_normed, kept.mlp_x, kept.mlp_scale, layer.mlp_norm, grad_)
 
     def _attention_backward(
         self, layer: _Layer, kept: _Kept, grad: "Tensor", tape: Tape, only: "Tensor | None", *, first: bool
     ) -> "Tensor":
         """Gradient of the layer's input (tokens, dim + spare), given that of the MLP's."""
-        ops = self.ops
-        low = layer.output.grad_low(grad)
-        grad_rows = grad @ layer.output.backward
-        ops.product_into(layer.output.grad_b, grad[:, : self.dim].T, kept.low_output)
-        ops.product_into(layer.output.grad_a, low.T, kept.attended_rows)
-        if only is not None:
-            grad_rows = grad_rows.new_zeros(len(kept.x), layer.output.inputs).index_copy_(0, only, grad_rows)
-            grad = grad.new_zeros(len(kept.x), grad.shape[1]).index_copy_(0, only, grad)
-        grad_qkv = attend_backward(
-            ops,
-            grad_rows,
-            kept.qkv,
-            kept.attended,
-            kept.attention,
-            self.heads,
-            tape.turn,
-            tape.documents,
-            layer.qkv.low,
+        ops, columns = self.ops, self.heads.columns
+        grad, grad_qkv = attend_backward(
+            ops, layer.output, layer.qkv, grad, kept.attended, self.heads, tape.turn, tape.documents, only
         )
-        low = layer.qkv.grad_low(grad_qkv)
-        ops.product_into(layer.qkv.grad_b, grad_qkv[:, : self.heads.columns].T, kept.low_qkv)
-        self._norm_grad_a(layer.qkv, low, kept.x, kept.scale, layer.norm)
+        ops.product_into(layer.qkv.grad_b, grad_qkv[:, :columns].T, kept.low_qkv)
+        self._norm_grad_a(layer.qkv, grad_qkv[:, columns:], kept.x, kept.scale, layer.norm)
         if not first:  # below the first layer nothing is trained
             ops.rms_norm_backward_(grad_qkv @ layer.qkv.backward, kept.x, kept.scale, layer.norm, grad)
         return grad
@@ -229,6 +204,6 @@ class Qwen2Stack:
         self, group: LinearGroup, grad_low: "Tensor", x: "Tensor", scale: "Tensor", norm: "Tensor"
     ) -> None:
         """A's gradient, grad_low^T @ norm(x), without recomputing the norm: its scale and weight are factors."""
-        scaled = (grad_low * scale[:, None]).to(self.dtype)
+        scaled = torch.mul(grad_low, scale[:, None], out=torch.empty_like(grad_low))
         self.ops.product_into(group.grad_a, scaled.T, x)
         group.grad_a *= norm
