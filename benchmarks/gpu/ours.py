@@ -42,6 +42,10 @@ class Run:
     """Tokens of every text of a pass."""
     adapter_parameters: int
     peak_gib: float
+    """Of memory reserved."""
+    peak_allocated_gib: float
+    most_tokens: int
+    """Of a step's distinct texts."""
     first_pass_seconds: float
     tokenising_seconds: float
     result: TrainingResult = field(repr=False)
@@ -80,15 +84,18 @@ def train_passes(
     tokenising = time.perf_counter() - started
     recipe = recipe_for(shape, rows=rows, batch=batch, epochs=passes + 2, negatives=negatives)
     stamps: list[float] = []
+    tokens: list[int] = []
 
     def observe(record: StepRecord, steps: int) -> None:
         stamps.append(time.perf_counter())
+        tokens.append(round(record.tokens_per_second * batch / record.samples_per_second))
         if len(stamps) == steps // (passes + 2) and device == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
     started = time.perf_counter()
     result = train(encoder, data, recipe, path=path, observe=observe)
     peak = torch.cuda.max_memory_reserved() / 2**30 if device == "cuda" else 0.0
+    allocated = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
     per_pass = len(stamps) // (passes + 2)
     ends = stamps[per_pass - 1 :: per_pass]
     lengths = [len(data.query_tokens[row]) for row in data.queries]
@@ -98,6 +105,7 @@ def train_passes(
     return Run(
         pass_seconds=[seconds + tokenising / passes for seconds in between],
         rows=rows, row_lengths=np.array(lengths), adapter_parameters=trained, peak_gib=peak,
+        peak_allocated_gib=allocated, most_tokens=max(tokens),
         first_pass_seconds=ends[0] - started, tokenising_seconds=tokenising, result=result,
     )  # fmt: skip
 

@@ -118,6 +118,7 @@ def train(
         "samples_per_second": rows / float(np.median(seconds)),
         "pass_seconds": [round(value, 3) for value in seconds],
         "peak_gib": torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0,
+        "allocator_retries": torch.cuda.memory_stats().get("num_alloc_retries", 0) if device == "cuda" else 0,
         "padding_free": bool(getattr(model[0], "can_flatten_inputs", False)),
         "checkpointed": checkpointed,
     }

@@ -21,6 +21,14 @@ def tables(records: list[Record], ceiling: float | None) -> Iterable[str]:
         "model | batch | negatives | tokens a row | ours | padding-free | | as installed | | TFLOP/s | peak GiB",
         [row for record in _ours(records, "train") if (row := _training(record, records, ceiling))],
     )
+    yield table(
+        "model | batch | peer with our allocator | samples/s",
+        [
+            f"{NAMES[record['model']]} | {record['batch']} | {record['attention']} | {record['samples_per_second']:.0f}"
+            for record in records
+            if record.get("allocator", "default") != "default" and "samples_per_second" in record
+        ],
+    )
     yield table("side | batch | texts/s | ours is", _encoding(records))
     yield table(
         "limit, GiB | batch | samples/s | peak GiB | plan",
@@ -53,7 +61,7 @@ def _training(record: Record, records: list[Record], ceiling: float | None) -> s
             for peer in records
             if peer.get("side") == "sentence-transformers" and "samples_per_second" in peer
             if (peer["model"], peer["batch"], peer["negatives"]) == (record["model"], record["batch"], negatives)
-            if peer["attention"] == attention
+            if (peer["attention"], peer["allocator"]) == (attention, "default")
         ]
         cells += [f"{peers[0]:.0f}", f"{rate / peers[0]:.1f}x"] if peers else ["", ""]
     share = f" ({100 * record['model_tflops'] / ceiling:.0f}%)" if ceiling else ""
@@ -66,7 +74,7 @@ def _encoding(records: list[Record]) -> list[str]:
         rate = record["texts_per_second"]
         rows.append(f"ours | | {rate:,.0f} ({record['model_tflops']:.0f} TFLOP/s) | ")
         rows += [
-            f"{peer['attention']} | {peer['batch']} | {peer['texts_per_second']:.0f} | "
+            f"{peer['attention']}, allocator {peer['allocator']} | {peer['batch']} | {peer['texts_per_second']:.0f} | "
             f"{rate / peer['texts_per_second']:.2f}x"
             for peer in records
             if peer.get("side") == "sentence-transformers" and peer["what"] == "encode" and "error" not in peer

@@ -31,11 +31,6 @@ def training_flops(config: Any, lengths: Sequence[int] | np.ndarray, *, adapter_
     return tokens * (4 * linear_parameters(config) + 6 * adapter_parameters) + 3 * attention_flops(config, lengths)
 
 
-def encoding_flops(config: Any, lengths: Sequence[int] | np.ndarray) -> float:
-    """Of one forward pass."""
-    return float(np.sum(lengths)) * 2 * linear_parameters(config) + attention_flops(config, lengths)
-
-
 def linear_parameters(config: Any) -> int:
     """Weights of the layers' matrices: what a token is multiplied with."""
     dim, heads = int(config.hidden_size), int(config.num_attention_heads)

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from embed_assets.training.flops import attention_flops, encoding_flops, linear_parameters, training_flops
+from embed_assets.training.flops import attention_flops, linear_parameters, training_flops
 
 CONFIG = SimpleNamespace(
     model_type="qwen2", hidden_size=8, num_attention_heads=4, num_key_value_heads=2, intermediate_size=16,
@@ -17,7 +17,6 @@ def test_by_hand() -> None:
     assert linear_parameters(CONFIG) == weights
     attention = 4 * (5**2 + 7**2) * 8 * 3 / 2  # scores and weighted sums, the lower half
     assert attention_flops(CONFIG, [5, 7]) == attention
-    assert encoding_flops(CONFIG, [5, 7]) == 12 * 2 * weights + attention
     assert training_flops(CONFIG, [5, 7], adapter_parameters=10) == 12 * (4 * weights + 60) + 3 * attention
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from embed_assets.training.data import Batch, make_batch
 from embed_assets.training.lora import speed_up_adapter
 from embed_assets.training.memory import MemoryPlan, activation_bytes_per_token, plan_memory
 from embed_assets.training.ranks import Ranks
-from embed_assets.training.step import batch_loss, loss_and_gradients
+from embed_assets.training.step import batch_loss, loss_and_gradients, micro_batches
 from tests.tiny_models import BUILDERS
 from tests.training.made_pairs import ONE_GO, tiny_data, tiny_recipe
 
@@ -35,9 +36,9 @@ def adapted(path: Path, alias: str = "minilm") -> Encoder:
     return encoder
 
 
-def gradients(encoder: Encoder, batch: Batch, plan: MemoryPlan) -> tuple[float, torch.Tensor]:
+def gradients(encoder: Encoder, batch: Batch, plan: MemoryPlan, path: str = "padded") -> tuple[float, torch.Tensor]:
     encoder.model.zero_grad()
-    loss = float(loss_and_gradients(encoder, batch, temperature=0.05, plan=plan, path="padded", ranks=Ranks()))
+    loss = float(loss_and_gradients(encoder, batch, temperature=0.05, plan=plan, path=path, ranks=Ranks()))
     return loss, torch.cat([p.grad.flatten() for p in adapter_parameters(encoder.model).values() if p.grad is not None])
 
 
@@ -63,6 +64,24 @@ def test_gradients_are_those_of_one_plain_pass(alias: str, plan: MemoryPlan, fas
         assert speed_up_adapter(encoder.model) == (14 if alias == "qodo" else 12)
     loss, found = gradients(encoder, batch, plan)
     assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert torch.linalg.vector_norm(found - expected) < 1e-4 * torch.linalg.vector_norm(expected)
+
+
+@pytest.mark.parametrize("alias", [alias for alias in sorted(BUILDERS) if alias in ("minilm", "e5-large")])
+@pytest.mark.parametrize("tokens", [48, 96, 10_000])
+def test_cached_gradients_on_the_flat_path_are_exact(alias: str, tokens: int, tmp_path: Path) -> None:
+    """Gao et al., 2021: micro-batches change neither the loss nor a gradient, only what is held at a time."""
+    path, data = tiny_data(tmp_path, alias)
+    encoder = adapted(path, alias)
+    batch = make_batch(data, np.arange(12))
+    expected_loss, expected = plain(encoder, batch)
+    at_once_loss, at_once = gradients(encoder, batch, ONE_GO, "flat")
+    plan = replace(CACHED, micro_batch_tokens=tokens)
+    assert (len(micro_batches([len(row) for row in batch.tokens], plan, "flat")) > 1) == (tokens < 10_000)
+    loss, found = gradients(encoder, batch, plan, "flat")
+    assert loss == pytest.approx(at_once_loss, rel=1e-6)
+    assert loss == pytest.approx(expected_loss, rel=1e-5)
+    assert torch.linalg.vector_norm(found - at_once) < 1e-5 * torch.linalg.vector_norm(at_once)
     assert torch.linalg.vector_norm(found - expected) < 1e-4 * torch.linalg.vector_norm(expected)
 
 
