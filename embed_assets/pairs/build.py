@@ -15,7 +15,6 @@ import polars as pl
 
 from embed_assets.evaluation.benchmark import write_benchmark
 from embed_assets.files import StoreError, file_sha256, point_link, write_file, write_json, write_text
-from embed_assets.pairs.calls import proposals_of_callers, proposals_of_tests
 from embed_assets.pairs.changes import CHANGES_VERSION
 from embed_assets.pairs.corpus import Corpus, corpus_of
 from embed_assets.pairs.external import LEAST_QUERIES, read_external
@@ -54,9 +53,8 @@ from embed_assets.store import Store
 PAIRS_VERSION = "7"
 """Raise it whenever the same repositories would yield other pairs: the next night builds them anew."""
 EXAMPLES = 12
-SOURCES = ("docstring", "commit", "issue", "written", "test", "caller")
-"""Issues and written queries are used as soon as a file of them is given; a weight of 0 switches any source off. Tests
-and callers are off unless a weight switches them on."""
+SOURCES = ("docstring", "commit", "issue", "written")
+"""Issues and written queries are used as soon as a file of them is given; a weight of 0 switches any source off."""
 
 
 def build_pairs(settings: Settings, store: Store) -> PairsManifest:
@@ -87,7 +85,7 @@ def build_pairs(settings: Settings, store: Store) -> PairsManifest:
         sides = _files(night, sides, corpus)
         with night.step("queries"):
             readable = [repository for repository in repositories if repository.settings.name in trees]
-            proposals = _proposals(night, readable, list(trees.values()), corpus, sides)
+            proposals = _proposals(night, readable, corpus, sides)
     return _write(night, sides, corpus, proposals, inputs, started)
 
 
@@ -116,16 +114,10 @@ def _files(night: Night, sides: Sides, corpus: Corpus) -> Sides:
     return decided
 
 
-def _proposals(
-    night: Night, repositories: list[ReadRepository], trees: list[pl.DataFrame], corpus: Corpus, sides: Sides
-) -> list[Proposal]:
+def _proposals(night: Night, repositories: list[ReadRepository], corpus: Corpus, sides: Sides) -> list[Proposal]:
     weights, found = night.settings.pairs.sources, []
     if weights.get("docstring"):
         found += docstring_proposals(corpus, sides, night.dropped)
-    if weights.get("test"):
-        found += proposals_of_tests(trees, corpus, sides, night.dropped)
-    if weights.get("caller"):
-        found += proposals_of_callers(corpus, sides, night.dropped)
     for repository in repositories:
         if repository.history is not None:
             past = Past(repository=repository.source.name, history=repository.history, corpus=corpus, sides=sides)
