@@ -50,7 +50,7 @@ from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.repositories import Source
 from embed_assets.store import Store
 
-PAIRS_VERSION = "7"
+PAIRS_VERSION = "8"
 """Raise it whenever the same repositories would yield other pairs: the next night builds them anew."""
 EXAMPLES = 12
 SOURCES = ("docstring", "commit", "issue", "written")

@@ -24,6 +24,7 @@ RENEWED_SHARE = 0.1
 """The benchmark is renewed when so much of it can be: more often would judge a few new commits by a new benchmark every
 night, less often would keep them from being learnt."""
 VALIDATION_SHARE = 0.1
+"""Of documented functions, by file. No commit is held back to say when to stop: the newest teach most."""
 TEST_SHARE_WITH_HISTORY = 0.1
 """Share of documented functions held out, by file, where commits judge the model as well."""
 TEST_SHARE_WITHOUT_HISTORY = 0.2
@@ -41,8 +42,6 @@ class Sides:
 
     cutoff: int = 0
     """T, seconds since 1970. Commits after it are test; 0: there is none yet, everything goes by file."""
-    validation_from: int = 0
-    """Commits after it and up to T are validation."""
     test_until: int = 0
     """Commits after T and up to it are test; later ones wait until T moves."""
     learnt_until: int = 0
@@ -64,9 +63,7 @@ class Sides:
             raise ValueError("there is no cut-off yet; sides go by file")
         if written_at > self.test_until:
             return None
-        if written_at > self.cutoff:
-            return "test"
-        return "validation" if written_at > self.validation_from else "train"
+        return "test" if written_at > self.cutoff else "train"
 
     def of_file(self, repository: str, path: str) -> Split:
         """Side of a query about a file: the recorded one, or what its name's digest says."""
@@ -105,18 +102,16 @@ def decide_sides(
     ordered = sorted(times)
     target = min(test_queries, int(TEST_SHARE_OF_COMMITS * len(ordered)))
     cutoff, moves = previous.cutoff, previous.moves
-    validation_from, test_until = previous.validation_from, previous.test_until
+    test_until = previous.test_until
     if _renewal_is_due(previous, ordered, target):
         cutoff = max(ordered[-target - 1], previous.cutoff, previous.learnt_until)
         held_out = len(ordered) - bisect_right(ordered, cutoff)
         moves += (
             {"cutoff": cutoff, "decided_at": decided_at, "commit_queries": len(ordered), "test_queries": held_out},
         )
-        validation_from = max(validation_from, _validation_from(ordered, cutoff))
         test_until = max(test_until, ordered[-1])
     return Sides(
         cutoff=cutoff,
-        validation_from=validation_from,
         test_until=test_until,
         files=previous.files,
         learnt_until=previous.learnt_until if cutoff else max([previous.learnt_until, *ordered[-1:]]),
@@ -130,13 +125,6 @@ def _renewal_is_due(previous: Sides, ordered: Sequence[int], target: int) -> boo
         return len(ordered) >= LEAST_COMMIT_QUERIES
     waiting = len(ordered) - bisect_right(ordered, previous.test_until)
     return waiting > 0 and waiting >= RENEWED_SHARE * target
-
-
-def _validation_from(ordered: Sequence[int], cutoff: int) -> int:
-    """The time that has the newest tenth of the queries up to `cutoff` after it."""
-    learnable = ordered[: bisect_right(ordered, cutoff)]
-    held_back = int(VALIDATION_SHARE * len(learnable))
-    return learnable[-held_back - 1] if learnable else cutoff
 
 
 def _test_shares(previous: Sides, with_history: Mapping[str, bool], *, history_judges: bool) -> dict[str, float]:
@@ -203,7 +191,6 @@ def read_sides(path: Path) -> Sides | None:
         document = read_json(path)
         return Sides(
             cutoff=int(document["cutoff"]),
-            validation_from=int(document["validation_from"]),
             test_until=int(document.get("test_until", document["cutoff"])),
             learnt_until=int(document["learnt_until"]),
             test_shares={str(name): float(share) for name, share in document["test_shares"].items()},

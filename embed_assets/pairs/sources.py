@@ -30,7 +30,7 @@ class Proposal:
     split: Split
     query: str
     answers: tuple[Function, ...]
-    """On the training side as the author left them; on the test side documents of the corpus."""
+    """Documents of the corpus; on the training side, where it no longer holds one, as the author left it."""
     repository: str
     group_id: str
     written_at: int = 0
@@ -86,7 +86,7 @@ class Past:
 
 
 def commit_proposals(past: Past, queries: Iterable[CommitQuery], dropped: Counter[str]) -> list[Proposal]:
-    """A commit's subject -> the functions it changed: for training as it left them, for the test as they stood at T."""
+    """A commit's subject -> the functions it changed, as they stand at T; those gone by then are learnt as left."""
     found = (
         _changed(past, "commit", query.text, [(query.commit, query.functions)], query.commit.commit_id)
         for query in queries
@@ -136,7 +136,8 @@ def _changed(
     if split is None:
         return f"{source}_waits"
     if split == "train":
-        answers = [place for _, place in placed.values()]
+        # As people will find it, if it is still there: measured better than as the commit left it.
+        answers = [past.corpus.functions.get(place.definition_id, place) for _, place in placed.values()]
     else:
         matches = [_in_corpus(past.corpus, function, place) for function, place in placed.values()]
         answers = [match for match in matches if match is not None]

@@ -30,12 +30,12 @@ class ValidationSet:
 
     @property
     def tolerance(self) -> float:
-        """Passes this close are equal: one standard error of a difference, which so few queries cannot tell from luck.
+        """Passes this close are equal: two standard errors of a difference, which so few queries cannot tell from luck.
 
-        Picking the highest of five such figures kept the first or second pass in 65 of 90 runs; on development
-        queries the last of five passes was as good as the third (docs/experiments.md).
+        Picking the highest of five such figures kept the first or second pass in 65 of 90 runs; with one standard error
+        nine of fifteen runs on small repositories still did, and the last pass was as good (docs/experiments.md).
         """
-        return PLANNED_DEVIATION / math.sqrt(max(1, len(self.query_tokens)))
+        return 2 * PLANNED_DEVIATION / math.sqrt(max(1, len(self.query_tokens)))
 
 
 def validation_set(validation: TrainingData | None, training: TrainingData, *, seed: int) -> ValidationSet | None:

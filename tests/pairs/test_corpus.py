@@ -1,12 +1,35 @@
 """What can be found, and what stands for the functions that are long."""
 
+from typing import Any
+
 import polars as pl
 
 from embed_assets.pairs.corpus import MOST_PARTS, corpus_of
-from embed_assets.records import CORPUS_SCHEMA, SNIPPET_SCHEMA
-from tests.pairs.test_calls import a_row
+from embed_assets.records import CORPUS_SCHEMA, SNIPPET_SCHEMA, digest_of
+from embed_assets.snippets.extract import snippet_id_of
 
 LONG = "def long(x):\n" + "".join(f"    x = combine(x, {number})\n" for number in range(200))
+
+
+def a_row(name: str, code: str, *, path: str = "a.py") -> dict[str, Any]:
+    return {
+        "definition_id": digest_of(path, "", name),
+        "snippet_id": snippet_id_of("python", code),
+        "repository": "shop",
+        "path": path,
+        "language": "python",
+        "kind": "function",
+        "scope": "",
+        "name": name,
+        "signature": "",
+        "doc": "",
+        "code": code,
+        "parts": [],
+        "start_line": 1,
+        "end_line": 2,
+        "blob_id": "",
+        "is_test": False,
+    }
 
 
 def test_a_long_function_has_its_first_parts_beside_its_text() -> None:

@@ -29,7 +29,7 @@ def test_the_first_cut_off_leaves_a_fifth_or_as_many_as_are_asked_for() -> None:
     assert sum(few.of_time(time) == "test" for time in range(100)) == 20
     many = decide(None, list(range(10_000)), test_queries=300)
     assert sum(many.of_time(time) == "test" for time in range(10_000)) == 300
-    assert sum(many.of_time(time) == "validation" for time in range(10_000)) == 970
+    assert sum(many.of_time(time) == "train" for time in range(10_000)) == 9_700
 
 
 def test_with_too_few_commits_there_is_no_cut_off() -> None:
@@ -52,7 +52,7 @@ def test_the_test_side_is_frozen_until_a_tenth_of_it_can_be_renewed() -> None:
     assert second.of_time(999) == "test" and second.of_time(1_000) is None
     third = decide(second, list(range(1_010)), test_queries=100)
     assert (third.cutoff, third.test_until) == (first.cutoff + 10, 1_009)
-    assert [third.of_time(time) for time in (909, 910, 1_009, 1_010)] == ["validation", "test", "test", None]
+    assert [third.of_time(time) for time in (909, 910, 1_009, 1_010)] == ["train", "test", "test", None]
     assert [move["cutoff"] for move in third.moves] == [first.cutoff, third.cutoff]
 
 
@@ -61,7 +61,7 @@ def test_what_waits_becomes_test_even_where_the_cut_off_cannot_move() -> None:
     learnt = decide(None, list(range(40)))
     first = decide(learnt, [*range(40), *range(41, 53)])
     second = decide(first, [*range(40), *range(41, 53), *range(60, 70)])
-    assert {second.of_time(time) for time in range(40)} <= {"train", "validation"}
+    assert {second.of_time(time) for time in range(40)} == {"train"}
     assert {second.of_time(time) for time in range(60, 70)} == {"test"}
 
 
@@ -149,7 +149,7 @@ def test_nothing_learnt_is_ever_judged_on(nights: list[tuple[int, bool]], test_q
         seen = times if history else []
         previous, sides = sides, decide(sides, seen, history=history, test_queries=test_queries)
         assert previous is None or sides.cutoff >= previous.cutoff
-        assert sides.validation_from <= sides.cutoff <= sides.test_until
+        assert sides.cutoff <= sides.test_until
         if previous is not None and sides.cutoff == previous.cutoff and sides.moves == previous.moves:
             frozen = {time for time in seen if previous.cutoff and previous.of_time(time) == "test"}
             assert not sides.cutoff or frozen == {time for time in seen if sides.of_time(time) == "test"}

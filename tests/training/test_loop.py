@@ -105,7 +105,7 @@ def test_progress_of_another_run_is_left_alone_and_a_damaged_one_named(tmp_path:
         train(load_encoder(path, device="cpu"), data, tiny_recipe(), plan=ONE_GO, progress_file=file, run="a")
 
 
-@pytest.mark.parametrize(("last", "kept"), [(0.4, 2), (0.87, 3)])
+@pytest.mark.parametrize(("last", "kept"), [(0.4, 2), (0.83, 3)])
 def test_the_last_pass_is_kept_unless_an_earlier_one_is_clearly_better(
     last: float, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +120,7 @@ def test_the_last_pass_is_kept_unless_an_earlier_one_is_clearly_better(
     monkeypatch.setattr(loop, "validation_mrr", measured)
     encoder = load_encoder(path, device="cpu")
     validation = ValidationSet(query_tokens=[[1]] * 25, passage_tokens=[], relevant=np.zeros((25, 0), dtype=bool))
-    assert validation.tolerance == pytest.approx(0.04)
+    assert validation.tolerance == pytest.approx(0.08)
     result = train(encoder, data, tiny_recipe(epochs=3), plan=ONE_GO, validation=validation)
     figure = {2: 0.9, 3: last}[kept]
     assert (result.validation_before, result.validation_after, result.best_epoch) == (0.1, figure, kept)
