@@ -157,6 +157,13 @@ CORPUS_SCHEMA: Mapping[str, Any] = {
 """A benchmark's corpus: `document_id` is a definition_id, `text` its embedded text. `parts` are the embedded texts that
 stand for it where a model cannot read it whole (`Encoder.encode_documents`); empty for what is short."""
 
+NEGATIVE_SCHEMA: Mapping[str, Any] = {
+    "text": pl.String,
+    "definition_id": pl.String,
+    "snippet_id": pl.String,
+}
+"""Functions that may be shown in training as a hard negative: the corpus without what judges, and what nearly is."""
+
 QUERY_SCHEMA: Mapping[str, Any] = {
     "query_id": pl.String,
     "text": pl.String,

@@ -12,6 +12,7 @@ data/
     train.jsonl validation.jsonl test.jsonl
     pairs.json                cut-off, counts, dropped by reason, digests
     splits.json               the sticky cut-off T
+    negatives.parquet         NEGATIVE_SCHEMA: what hard negatives are mined among
     copies.json               definition_id of every copy -> the document that stands for it
   benchmarks/DIGEST/          corpus.parquet queries.parquet qrels.tsv benchmark.json (written last)
   benchmarks/current          relative link: the benchmark of the latest pairs
@@ -83,6 +84,10 @@ class Store:
     @property
     def pairs_copies(self) -> Path:
         return self.pairs_dir / "copies.json"
+
+    @property
+    def pairs_negatives(self) -> Path:
+        return self.pairs_dir / "negatives.parquet"
 
     @property
     def splits(self) -> Path:

@@ -42,7 +42,7 @@ from embed_assets.pairs.sources import (
     docstring_proposals,
     issue_proposals,
 )
-from embed_assets.pairs.tables import benchmark_of, copies_of, pair_rows, write_json_lines
+from embed_assets.pairs.tables import benchmark_of, copies_of, minable, pair_rows, write_json_lines
 from embed_assets.pairs.written import written_proposals
 from embed_assets.records import Benchmark, digest_of, digest_of_json, query_digest
 from embed_assets.settings import RepositorySettings, Settings
@@ -153,6 +153,7 @@ def _write(
     with night.step("write"):
         _remember(store, learnt, pairs)
         write_file(store.pairs, pairs.write_parquet)
+        write_file(store.pairs_negatives, minable(corpus, held_out).write_parquet)
         write_json(store.pairs_copies, copies_of(corpus))
         write_json_lines(pairs, corpus, sketches, store.pairs_dir, held_out=held_out)
         point_link(store.current_benchmark, write_benchmark(benchmark, store.benchmarks))
@@ -239,7 +240,7 @@ def _unchanged(night: Night, inputs: str) -> PairsManifest | None:
     A repository that broke off while it was read is tried again: what was missing may be there now.
     """
     store = night.store
-    paths = [store.pairs_manifest, store.pairs, store.pairs_copies, store.splits]
+    paths = [store.pairs_manifest, store.pairs, store.pairs_copies, store.pairs_negatives, store.splits]
     paths += [store.current_benchmark, store.guard_benchmark]
     paths += [store.external_benchmark(folder.name) for folder in night.settings.pairs.external_sets]
     if not all(path.exists() for path in paths):

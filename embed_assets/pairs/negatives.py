@@ -1,8 +1,8 @@
 """Hard negatives without a model: what stands beside the answer in its file and answers something else.
 
 They cost nothing, exist on the first night, and raised reciprocal rank by two points in experiments. Where the file
-holds too few, BM25 finds functions that share the query's words; alone, those did not help. None are mined with the
-base model: on average that brought nothing (docs/experiments.md).
+holds too few, BM25 finds functions that share the query's words; alone, those do not help (docs/experiments.md). What a
+model finds, `training.mining` adds.
 """
 
 from collections.abc import Collection, Iterable, Sequence

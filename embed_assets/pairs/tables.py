@@ -18,7 +18,7 @@ from embed_assets.pairs.negatives import hard_negatives as negatives_of
 from embed_assets.pairs.separation import Sketches
 from embed_assets.pairs.sources import Proposal
 from embed_assets.pairs.wording import masked
-from embed_assets.records import PAIR_SCHEMA, QUERY_SCHEMA, Benchmark, Pair, digest_of, table
+from embed_assets.records import NEGATIVE_SCHEMA, PAIR_SCHEMA, QUERY_SCHEMA, Benchmark, Pair, digest_of, table
 
 
 def pair_rows(
@@ -72,6 +72,15 @@ def benchmark_of(test: Sequence[Proposal], corpus: Corpus, cutoff: int) -> Bench
         corpus=documents,
         queries=queries,
     )
+
+
+def minable(corpus: Corpus, held_out: Collection[str]) -> pl.DataFrame:
+    """Schema NEGATIVE_SCHEMA: the documents that are none of `held_out`."""
+    documents = [document for document in corpus.documents() if document.snippet_id not in held_out]
+    return pl.DataFrame(
+        [(document.text, document.definition_id, document.snippet_id) for document in documents],
+        schema=dict(NEGATIVE_SCHEMA), orient="row",
+    )  # fmt: skip
 
 
 def copies_of(corpus: Corpus) -> dict[str, str]:

@@ -24,6 +24,7 @@ from embed_assets.training.data import TrainingData, prepare, read_pairs
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob
 from embed_assets.training.loop import TrainingResult, train
+from embed_assets.training.mining import read_negatives, with_mined_negatives
 from embed_assets.training.ranks import Ranks, join_ranks
 from embed_assets.training.validation import validation_set
 
@@ -96,6 +97,8 @@ def load_inputs(job: TrainingJob) -> Prepared:
     started = time.monotonic()
     frame = read_pairs(Path(job.pairs), max_pairs=job.max_pairs)
     pairs = frame.filter(pl.col("split") == "train")
+    if job.negatives:
+        pairs = with_mined_negatives(encoder, pairs, read_negatives(Path(job.negatives)))
     data = prepare(encoder, pairs, hard_negatives=job.recipe.hard_negatives)
     held_out = frame.filter(pl.col("split") == "validation")
     validation = prepare(encoder, held_out, hard_negatives=0) if len(held_out) >= 2 else None

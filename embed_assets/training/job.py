@@ -26,6 +26,8 @@ class TrainingJob:
     """Where an interrupted run is saved and found again; none when empty."""
     pairs: str
     pairs_digest: str
+    negatives: str = ""
+    """File of what hard negatives are mined among; none are mined when empty."""
     cutoff: int
     max_pairs: int | None = None
     base_name: str

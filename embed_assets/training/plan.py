@@ -12,7 +12,7 @@ from embed_assets.checkpoints.live import current_id
 from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.layout import read_layout
 from embed_assets.encoder.resolve import ResolvedModel, resolve
-from embed_assets.files import read_json, read_lines
+from embed_assets.files import file_sha256, read_json, read_lines
 from embed_assets.records import JUDGED_SOURCES, digest_of_json
 from embed_assets.settings import Settings
 from embed_assets.store import Store
@@ -70,6 +70,7 @@ def plan_training(
         settings,
         pairs=store.pairs,
         pairs_digest=str(manifest["pairs_digest"]),
+        negatives=store.pairs_negatives,
         cutoff=int(manifest["cutoff"]),
         model_name=model_name,
         candidates=store.candidates,
@@ -84,6 +85,7 @@ def build_job(
     *,
     pairs: Path,
     pairs_digest: str,
+    negatives: Path | None = None,
     cutoff: int,
     candidates: Path,
     runs: Path,
@@ -111,7 +113,9 @@ def build_job(
     base_digest = model_digest(base.path)
     layout = read_layout(base.path)
     max_tokens = settings.model.max_tokens or layout.max_tokens
-    inputs = digest_of_json([CODE_VERSION, pairs_digest, max_pairs, base_digest, max_tokens, recipe.to_json()])
+    mines = recipe.mined and negatives is not None and negatives.is_file()
+    among = file_sha256(negatives) if mines and negatives else ""
+    inputs = digest_of_json([CODE_VERSION, pairs_digest, among, max_pairs, base_digest, max_tokens, recipe.to_json()])
     candidate_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{inputs[:8]}"
     return TrainingJob(
         candidate_id=candidate_id,
@@ -122,6 +126,7 @@ def build_job(
         progress_file=str((runs / f"progress-{inputs[:16]}.safetensors").absolute()),
         pairs=str(pairs.absolute()),
         pairs_digest=pairs_digest,
+        negatives=str(negatives.absolute()) if mines and negatives else "",
         cutoff=cutoff,
         max_pairs=max_pairs,
         base_name=base.name,

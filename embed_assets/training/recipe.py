@@ -46,6 +46,8 @@ class Recipe:
     lora_excluded: tuple[str, ...]
     hard_negatives: int
     """Hard negatives of each row that are used."""
+    mined: bool
+    """Whether the first of them is mined with the base model, where the corpus is at hand."""
     delta_scale: float
     """Share of the learnt change that is merged."""
     seed: int
@@ -101,6 +103,7 @@ def derive_recipe(
         lora_targets=targets,
         lora_excluded=excluded,
         hard_negatives=hard_negatives,
+        mined=history and hard_negatives > 0 and not _is_large(spec),
         delta_scale=settings.delta_scale or DELTA_SCALE,
         seed=settings.seed,
     )
@@ -137,4 +140,8 @@ def _batch_size(rows: int, wanted: int) -> int:
 def _learning_rate(history: bool, spec: models.BaseModel | None) -> float:
     """Large models move less: the rates were measured on 22 million parameters."""
     rate = 8e-4 if history else 1e-3
-    return rate if spec is None or spec.parameters < models.LARGE_FROM_PARAMETERS else min(rate, 2e-4)
+    return min(rate, 2e-4) if _is_large(spec) else rate
+
+
+def _is_large(spec: models.BaseModel | None) -> bool:
+    return spec is not None and spec.parameters >= models.LARGE_FROM_PARAMETERS

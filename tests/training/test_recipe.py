@@ -49,6 +49,13 @@ def test_few_rows_take_smaller_batches() -> None:
     assert [derived(rows=rows).batch_size for rows in (2000, 300, 40, 2)] == [64, 32, 8, 8]
 
 
+def test_small_models_mine_their_negatives_from_the_corpus_of_a_history() -> None:
+    assert derived().mined
+    assert not derived(commit_share=0.0).mined
+    assert not derived(hard_negatives=0).mined
+    assert not derived(model_type="qwen2", spec=CATALOGUE["qodo"]).mined
+
+
 def test_large_models_move_less() -> None:
     qodo = CATALOGUE["qodo"]
     assert derived(model_type="qwen2", spec=qodo).learning_rate < derived().learning_rate
