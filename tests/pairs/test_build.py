@@ -13,7 +13,7 @@ from embed_assets.pairs import reading
 from embed_assets.pairs.build import build_pairs
 from embed_assets.pairs.leakage import find_leaks, lineage_leaks
 from embed_assets.pairs.manifest import PairsError, PairsManifest, learnt_queries, read_manifest
-from embed_assets.records import PAIR_SCHEMA, query_digest
+from embed_assets.records import NEGATIVE_SCHEMA, PAIR_SCHEMA, query_digest
 from embed_assets.settings import Settings
 from embed_assets.store import Store
 from tests.pairs.shop import MODULES, TOPICS, VERBS, Shop, settings_for
@@ -97,6 +97,17 @@ def test_negatives_stand_beside_the_positive_and_nothing_judged_is_among_them(sh
             assert negative != positive and negative not in judged
             found += 1
     assert found > learnt.height
+
+
+def test_what_negatives_are_mined_among_holds_nothing_judged(shop: Shop, store: Store) -> None:
+    shop.go_on(120)
+    build_pairs(settings_for(shop.written.path), store)
+    corpus = read_benchmark(store.current_benchmark).corpus
+    judged = pl.read_parquet(store.pairs).filter(pl.col("split") == "test")
+    minable = pl.read_parquet(store.pairs_negatives)
+    assert dict(minable.schema) == dict(NEGATIVE_SCHEMA)
+    assert not set(minable["snippet_id"]) & set(judged["snippet_id"])
+    assert set(minable["text"]) < set(corpus["text"])
 
 
 def test_a_night_with_nothing_new_changes_nothing(shop: Shop, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
