@@ -14,12 +14,14 @@ import polars as pl
 import pytest
 
 from embed_assets.encoder.digest import model_digest
+from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.load import load_encoder
 from embed_assets.files import StoreError, append_line, write_json
-from embed_assets.records import query_digest
+from embed_assets.records import NEGATIVE_SCHEMA, query_digest
 from embed_assets.settings import Settings
 from embed_assets.store import Store
-from embed_assets.training.candidate import run_job
+from embed_assets.training import candidate
+from embed_assets.training.candidate import load_inputs, run_job
 from embed_assets.training.curve import read_curve
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob, read_job
@@ -57,6 +59,27 @@ def planned(settings: Settings, store: Store) -> TrainingJob:
     job = plan_training(settings, store)
     assert isinstance(job, TrainingJob)
     return job
+
+
+def test_a_historys_negatives_are_mined_among_what_may_be_shown(
+    model: Path, filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
+    before = planned(settings_for(model), filled)
+    shown = pl.DataFrame([("run()", "d", "s")], schema=dict(NEGATIVE_SCHEMA), orient="row")
+    shown.write_parquet(filled.pairs_negatives)
+    job = planned(settings_for(model), filled)
+    assert (before.negatives, job.negatives) == ("", str(filled.pairs_negatives.absolute()))
+    assert job.input_digest != before.input_digest
+
+    def mined(encoder: Encoder, pairs: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
+        assert documents.equals(shown)
+        return pairs.with_columns(hard_negatives=pl.lit([documents["text"][0]]))
+
+    monkeypatch.setattr(candidate, "with_mined_negatives", mined)
+    data = load_inputs(job).data
+    [place] = np.unique(data.negatives)
+    assert data.passage_tokens[place] == load_encoder(model, device="cpu").tokenise(["run()"])[0]
 
 
 def run_child(job: Path, **environment: str) -> "subprocess.Popen[str]":
