@@ -95,8 +95,8 @@ class Encoder:
     ) -> np.ndarray:  # (texts, dim) float32, unit rows
         """Vectors of passages, one each, also of those that are too long for the model.
 
-        A text that would be cut and has parts gets the normalised mean of its parts' vectors: it is found by all that they
-        hold, and has one place among the others as before (docs/experiments.md). The rest is what `encode` makes.
+        A text that would be cut and has parts gets the normalised mean of its parts' vectors: it is found by all that
+        they hold, and has one place among the others as before (docs/experiments.md). The rest is what `encode` makes.
 
         Args:
             parts: (texts,) what stands for each text, each a passage of its own; empty for what is short.
