@@ -111,11 +111,12 @@ def outcomes(start: int, step: int, paths: list[str], until: float) -> Iterator[
     number, language = start, ""
     while time.monotonic() < until:
         command = [sys.executable, __file__, "--child", str(number), str(step), *paths]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        # Unbuffered: a line that waits in a buffer is one that `select` does not see.
+        with subprocess.Popen(command, stdout=subprocess.PIPE, bufsize=0) as child:
             assert child.stdout is not None
             while time.monotonic() < until:
                 silent = not select.select([child.stdout], [], [], HANG_SECONDS)[0]
-                words = [] if silent else child.stdout.readline().split(maxsplit=3)
+                words = [] if silent else child.stdout.readline().decode().split(maxsplit=3)
                 if not words:
                     child.kill()
                     yield number, language, "hung" if silent else "crashed", HANG_SECONDS if silent else 0.0, 0

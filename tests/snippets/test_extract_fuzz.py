@@ -90,3 +90,4 @@ def test_damage_of_every_kind_leaves_whole_records_in_bounded_time() -> None:
 def test_a_file_that_takes_too_long_is_named_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embed_assets.snippets.syntax.MAX_SECONDS", -1.0)
     assert parse(b"def f(): pass\n" * 5_000, "python").reason == "too_slow"
+    assert parse(b"def f(): pass\n" * 70, "python").reason == "too_slow", "small files are held to it, too"
