@@ -7,7 +7,7 @@ lines they are; only the extractor is shared. Two ways that agree are worth more
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from embed_assets.pairs.changes import changed_functions, unreadable
@@ -15,7 +15,7 @@ from embed_assets.pairs.history import Commit, read_history
 from embed_assets.pairs.subjects import subject_query, written_by_bot
 from embed_assets.snippets.extract import Definition
 from embed_assets.snippets.git_source import GitSource, open_repository
-from embed_assets.snippets.languages import BY_NAME, is_test, language_of
+from embed_assets.snippets.languages import is_test, language_of
 from embed_assets.snippets.parse import Blob, parse_all
 from embed_assets.snippets.tree import tree_filter
 
@@ -50,7 +50,7 @@ class ChangedCommits:
     by_names: int
     """The same, where functions of one name count as one, whatever their file and scope."""
     by_outsider: int
-    """As somebody counts who looks at the files after each commit only: by names, and a doc above a function belongs to it."""
+    """By names, as somebody counts who looks at the files after each commit only: deleted lines lie in no function."""
     by_content: int
     """The same by the product's comparison of contents, before any rule of its own."""
     became_queries: int
@@ -123,8 +123,7 @@ def _why_not(touched: int | None) -> str:
 
 
 def _touched_by_lines(source: GitSource, commits: list[Commit]) -> tuple[dict[str, _Names], dict[str, _Names]]:
-    """Commit id -> non-test functions whose lines differ, before or after; and those whose lines, with their docs, are
-    others after."""
+    """Commit id -> non-test functions whose lines differ, before or after; and those whose lines are others after."""
     files = {commit.commit_id: list(_differing(source, commit)) for commit in commits}
     keys = {
         (blob_id, language_of(file.path) or "")
@@ -149,19 +148,14 @@ def _touched_by_lines(source: GitSource, commits: list[Commit]) -> tuple[dict[st
             before, after = (
                 definitions.get((blob_id, language), ()) for blob_id in (file.blob_before, file.blob_after)
             )
-            documented = after if BY_NAME[language].docs == "docstring" else tuple(map(_with_doc_above, after))
-            names |= _names(file.path, language, [*_innermost(before, file.before), *_innermost(after, file.after)])
-            outsider |= _names(file.path, language, _innermost(documented, file.after))
+            later = _names(file.path, language, _innermost(after, file.after))
+            names |= later | _names(file.path, language, _innermost(before, file.before))
+            outsider |= later
     return touched, by_outsider
 
 
 def _names(path: str, language: str, definitions: Iterable[Definition]) -> _Names:
     return {(path, one.scope, one.name) for one in definitions if not is_test(path, language, one.scope, one.name)}
-
-
-def _with_doc_above(definition: Definition) -> Definition:
-    lines = definition.doc.count("\n") + 1 if definition.doc else 0
-    return replace(definition, start_line=definition.start_line - lines)
 
 
 def _innermost(definitions: tuple[Definition, ...], ranges: _Ranges) -> Iterator[Definition]:
