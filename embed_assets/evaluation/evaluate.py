@@ -19,7 +19,7 @@ from embed_assets.evaluation.golden import write_golden
 from embed_assets.evaluation.job import EvaluationJob
 from embed_assets.evaluation.lineage import find_leaks
 from embed_assets.evaluation.tasks import GUARD, Task, external_name, external_tasks, guard_tasks, tasks_of
-from embed_assets.evaluation.vectors import Floats, TextEncoder, embed, prune
+from embed_assets.evaluation.vectors import Floats, TextEncoder, embed, in_turn, prune
 from embed_assets.files import read_json, write_json
 from embed_assets.records import BASE, Benchmark, RecallReport, SliceReport
 from embed_assets.retrieval.bm25 import BM25
@@ -77,7 +77,8 @@ def evaluate_candidate(
     corpora |= {external_name(each): each for each in external}
     tasks += [task for each in external for task in external_tasks(each)]
     paths = {BASE: Path(job.base_path), "live": Path(job.live_path), "candidate": candidate / "model"}
-    embedded = _embed_all(job, paths, tasks, corpora, observe, load)
+    with in_turn(Path(job.vectors)):
+        embedded = _embed_all(job, paths, tasks, corpora, observe, load)
     slices = tuple(_rank_all(tasks, corpora, embedded, observe))
     training = read_json(candidate / "training.json")
     report = RecallReport(

@@ -4,10 +4,12 @@ vectors/SPACE_ID/NAME.safetensors holds the texts' digests, their vectors, and a
 lie in two folders and can never be mixed. A damaged file is embedded anew.
 """
 
+import fcntl
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -98,6 +100,19 @@ def stored_vectors(
     if missing:
         raise EvaluationError(f"{missing} of {len(keys)} texts have no vector in {root / space_id}; evaluate first")
     return np.stack([stored[key] for key in keys])
+
+
+@contextmanager
+def in_turn(root: Path) -> Iterator[None]:
+    """Holds the vectors for one evaluation: each removes those of models it did not ask, so others wait."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("another evaluation is at work in %s; waiting for it", root)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def prune(root: Path, keep: Collection[str]) -> None:

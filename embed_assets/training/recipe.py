@@ -119,8 +119,8 @@ def expectation(rows: int, commit_share: float) -> str:
     if commit_share < HISTORY_SHARE:
         return f"{rows} training rows: with 1,859, recall@10 of held-out docs rose by 20 points over the base model"
     return (
-        f"{rows} training rows: on fifteen repositories with 350 to 2,400, recall@10 of later commits' subjects rose "
-        "by 2 to 21 points over the base model, 9 on average"
+        f"{rows} training rows: on eighteen repositories with 300 to 4,000, recall@10 of later commits' subjects rose "
+        "by 1 to 17 points over the base model, 9 on average"
     )
 
 

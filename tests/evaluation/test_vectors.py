@@ -1,12 +1,13 @@
 """Vectors on disk: nothing is embedded twice, damaged files are not believed, spaces do not mix."""
 
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embed_assets.evaluation.errors import EvaluationError
-from embed_assets.evaluation.vectors import embed, prune, stored_vectors
+from embed_assets.evaluation.vectors import embed, in_turn, prune, stored_vectors
 from tests.evaluation.made_store import FakeEncoder
 
 TEXTS = ["one", "two", "three", "one"]
@@ -77,6 +78,26 @@ def test_stale_spaces_are_pruned(tmp_path: Path) -> None:
     prune(tmp_path, {"fake-1.0"})
     assert [folder.name for folder in tmp_path.iterdir()] == ["fake-1.0"]
     prune(tmp_path / "never made", set())
+
+
+def test_evaluations_over_one_store_take_turns(tmp_path: Path) -> None:
+    """Without it each removes the folder that the other writes to."""
+    order: list[str] = []
+    waiting = threading.Event()
+
+    def second() -> None:
+        waiting.set()
+        with in_turn(tmp_path):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with in_turn(tmp_path):
+        thread.start()
+        waiting.wait(10)
+        thread.join(0.2)
+        order.append("first")
+    thread.join(10)
+    assert order == ["first", "second"]
 
 
 def test_other_parts_are_another_document(tmp_path: Path) -> None:
