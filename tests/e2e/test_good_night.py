@@ -57,7 +57,8 @@ def test_a_night_with_nothing_new_trains_nothing_and_changes_nothing(good: Night
     team = good.team.copy(tmp_path / "team")
     done = team.run("run")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("unchanged\n- same pairs, base model and recipe as candidate ")
+    assert done.stdout.startswith("unchanged\n")
+    assert "\n- same pairs, base model and recipe as candidate " in done.stdout
     assert (team.live_id, team.candidate_id) == (good.team.live_id, good.team.candidate_id)
     assert len(list(team.store.candidates.glob("[!.l]*"))) == 1
     assert read_lines(team.store.history) == read_lines(good.team.store.history)
