@@ -14,10 +14,10 @@ def judged_queries(report: RecallReport, policy: GateSettings) -> tuple[SliceRep
     """The slices whose queries decide; empty where they are too few to prove anything.
 
     Commit queries alone where there are `minimum_commit_queries`, since they are what people ask. Else commit and
-    docstring queries together, if `minimum_queries` of them: what a short history proves is worth keeping.
+    docstring queries together: what a short history proves is worth keeping. Neither with fewer than `minimum_queries`.
     """
     commit = report.slice(COMMIT)
-    if commit is not None and len(commit.query_ids) >= policy.minimum_commit_queries:
+    if commit is not None and len(commit.query_ids) >= max(policy.minimum_commit_queries, policy.minimum_queries):
         return (commit,)
     found = (commit, report.slice(DOCSTRING))
     kinds = tuple(part for part in found if part is not None and part.query_ids)

@@ -80,6 +80,27 @@ def test_few_queries_of_both_kinds_decide_together() -> None:
         assert verdict.figures.get("queries", 0) == (docs + commits if deciding else 0)
 
 
+@pytest.mark.parametrize(
+    ("commits", "docs", "policy", "deciding"),
+    [
+        (12, 0, GateSettings(minimum_commit_queries=10), ""),
+        (12, 20, GateSettings(minimum_commit_queries=10), "commit and docstring"),
+        (160, 30, GateSettings(minimum_queries=200), ""),
+        (160, 40, GateSettings(minimum_queries=200), "commit and docstring"),
+    ],
+)
+def test_commits_alone_are_held_to_the_minimum_of_all_queries(
+    commits: int, docs: int, policy: GateSettings, deciding: str
+) -> None:
+    docstring, commit, guard = ranks_of(40, 0), ranks_of(160, 3), ranks_of(300, 1)
+    report = make_report(
+        one_slice("commit", commit[:commits], improved(commit[:commits], 0.4, 1)),
+        one_slice("docstring", docstring[:docs], improved(docstring[:docs], 0.4, 1)),
+        one_slice("guard", guard, guard),
+    )
+    assert decide(report, policy).deciding_slice == deciding
+
+
 def test_queries_decided_together_are_each_one_vote() -> None:
     docstring, commit, guard = [2] * 30, [1] * 10, ranks_of(300, 1)
     report = make_report(
