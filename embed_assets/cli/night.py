@@ -33,7 +33,7 @@ def run(
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; derived when unset.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps (metal).")] = None,
-    force: Annotated[bool, typer.Option(help="Train even when nothing changed since the last candidate.")] = False,
+    force: Annotated[bool, typer.Option(help="Train even when nothing changed, or nothing can be proved.")] = False,
     as_json: AsJson = False,
     data_dir: DataDirectory = None,
     config: ConfigFile = None,

@@ -34,7 +34,7 @@ class TrainingOverrides(dg.Config):
     batch_size: int | None = Field(default=None, description="Rows that are each other's negatives; derived when unset")
     learning_rate: float | None = Field(default=None, description="Peak learning rate; derived when unset")
     device: str | None = Field(default=None, description="auto, cpu, cuda or mps")
-    force: bool = Field(default=False, description="Train even when nothing changed since the last candidate")
+    force: bool = Field(default=False, description="Train even when nothing changed, or nothing can be proved")
 
     def overrides(self) -> dict[str, Any]:
         return {

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -35,7 +36,7 @@ class Unchanged:
 
 @dataclass(frozen=True, kw_only=True)
 class Unprovable:
-    """Not worth training: so few queries are held out that the gate would refuse any candidate."""
+    """Not worth training: so few queries judge, or guard, that the gate would refuse any candidate."""
 
     reason: str
 
@@ -64,7 +65,7 @@ def plan_training(
     if not store.pairs.is_file():
         raise TrainingError(f"there are no training pairs at {store.pairs}; materialise contrastive_pairs first")
     manifest = read_json(store.pairs_manifest)
-    if not force and (doubt := _unprovable(manifest["test_queries"], settings.gate.minimum_queries)):
+    if not force and (doubt := _unprovable(manifest, settings.gate.minimum_queries)):
         return doubt
     job = build_job(
         settings,
@@ -155,14 +156,20 @@ def _recipe(settings: Settings, base: ResolvedModel, rows: int, commit_share: fl
     )
 
 
-def _unprovable(test_queries: Mapping[str, int], least: int) -> Unprovable | None:
-    held_out = {source: test_queries.get(source, 0) for source in JUDGED_SOURCES}
-    if sum(held_out.values()) >= least:
+def _unprovable(manifest: Mapping[str, Any], least: int) -> Unprovable | None:
+    held_out = {source: manifest["test_queries"].get(source, 0) for source in JUDGED_SOURCES}
+    guard = manifest["guard_queries"]
+    if sum(held_out.values()) < least:
+        found = " and ".join(f"{queries} {source}" for source, queries in held_out.items())
+        said = f"{found} queries are held out, and the gate asks for {least} together"
+        remedy = "Add repositories, or wait for more commits"
+    elif guard < least:
+        said = f"{guard} queries guard against forgetting, and the gate asks for {least}"
+        remedy = "Raise `pairs.guard_queries`, or lower `gate.minimum_queries`"
+    else:
         return None
-    found = " and ".join(f"{queries} {source}" for source, queries in held_out.items())
     return Unprovable(
-        reason=f"not trained: {found} queries are held out, and the gate asks for {least} together; it would refuse "
-        "any candidate. Add repositories, or wait for more commits; `--force` trains all the same"
+        reason=f"not trained: {said}; it would refuse any candidate. {remedy}; `--force` trains all the same"
     )
 
 

@@ -30,7 +30,10 @@ def test_a_process_that_becomes_torchrun_still_speaks_to_dagster(
 ) -> None:
     store.pairs_dir.mkdir(parents=True)
     pairs_table(60, validation=24).write_parquet(store.pairs)
-    write_json(store.pairs_manifest, {"pairs_digest": "abc", "cutoff": 1234, "test_queries": {"docstring": 30}})
+    write_json(
+        store.pairs_manifest,
+        {"pairs_digest": "abc", "cutoff": 1234, "test_queries": {"docstring": 30}, "guard_queries": 30},
+    )
     dials = {"epochs": 2, "batch_size": 8, "learning_rate": 0.01, "device": "cpu"}
     settings = Settings.model_validate({"model": {"name": str(build("minilm", tmp_path))}, "training": dials})
     job = plan_training(settings, store)

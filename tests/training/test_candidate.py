@@ -50,9 +50,10 @@ def filled(store: Store) -> Store:
     return store
 
 
-def manifest_of(digest: str, *, commits: int = 20, docs: int = 10) -> dict[str, Any]:
+def manifest_of(digest: str, *, commits: int = 20, docs: int = 10, guard: int = 30) -> dict[str, Any]:
     """What planning reads of `pairs.json`."""
-    return {"pairs_digest": digest, "cutoff": 1234, "test_queries": {"commit": commits, "docstring": docs, "issue": 99}}
+    held_out = {"commit": commits, "docstring": docs, "issue": 99}
+    return {"pairs_digest": digest, "cutoff": 1234, "test_queries": held_out, "guard_queries": guard}
 
 
 def planned(settings: Settings, store: Store) -> TrainingJob:
@@ -138,6 +139,10 @@ def test_what_no_gate_could_promote_is_not_trained_unless_asked_for(model: Path,
     assert isinstance(plan, Unprovable)
     assert "19 commit and 10 docstring queries are held out, and the gate asks for 30" in plan.reason
     assert isinstance(plan_training(settings, filled, force=True), TrainingJob)
+    write_json(filled.pairs_manifest, manifest_of("abc", guard=29))
+    unguarded = plan_training(settings, filled)
+    assert isinstance(unguarded, Unprovable)
+    assert "29 queries guard against forgetting, and the gate asks for 30" in unguarded.reason
 
 
 def test_the_same_job_gives_the_same_files(model: Path, filled: Store, tmp_path: Path) -> None:

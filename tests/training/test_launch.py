@@ -31,7 +31,10 @@ from tests.training.made_pairs import pairs_table
 def filled(store: Store) -> Store:
     store.pairs_dir.mkdir(parents=True)
     pairs_table(60, validation=24).write_parquet(store.pairs)
-    write_json(store.pairs_manifest, {"pairs_digest": "abc", "cutoff": 1234, "test_queries": {"docstring": 30}})
+    write_json(
+        store.pairs_manifest,
+        {"pairs_digest": "abc", "cutoff": 1234, "test_queries": {"docstring": 30}, "guard_queries": 30},
+    )
     return store
 
 
