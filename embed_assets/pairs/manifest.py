@@ -123,8 +123,8 @@ def notes_on(benchmark: Benchmark) -> tuple[str, ...]:
         if queries < SMALL_BENCHMARK:
             gain = 100 * provable_gain(queries)
             notes.append(
-                f"only {queries} {source} queries are held out: a gain below {gain:.1f} points of reciprocal rank "
-                f"cannot be told from chance"
+                f"only {queries} {source} queries are held out: by themselves they cannot tell a gain below {gain:.1f} "
+                f"points of reciprocal rank from chance"
             )
     return tuple(notes)
 

@@ -1,5 +1,6 @@
 """Sides stay: whatever is added, night after night, nothing that was learnt is ever judged on."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,6 +169,9 @@ def test_sides_survive_the_disk_and_damage_is_named(tmp_path: Path) -> None:
     assert read_sides(path) is None
     sides = decide(None, list(range(1_000)))
     write_sides(path, sides)
+    assert read_sides(path) == sides
+    earlier = json.loads(path.read_text()) | {"validation_from": 700}  # written when the newest tenth was held back
+    path.write_text(json.dumps(earlier))
     assert read_sides(path) == sides
     path.write_text('{"cutoff": 12}')
     with pytest.raises(SidesError, match=r"splits\.json is damaged"):
