@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from embed_assets.evaluation.benchmark import read_benchmark
-from embed_assets.files import read_json
+from embed_assets.files import file_sha256, read_json
 from embed_assets.pairs import reading
 from embed_assets.pairs.build import build_pairs
 from embed_assets.pairs.leakage import find_leaks, lineage_leaks
@@ -122,8 +122,10 @@ def test_a_few_new_commits_wait_and_teach_nothing_until_the_benchmark_is_renewed
     shop.go_on(120)
     settings = settings_for(shop.written.path)
     first = build_pairs(settings, store)
+    minable = file_sha256(store.pairs_negatives)
     shop.go_on(1)
     second = build_pairs(settings, store)
+    assert file_sha256(store.pairs_negatives) == minable, "otherwise a night with nothing to learn would train"
     assert second.inputs_digest != first.inputs_digest
     assert (second.pairs_digest, second.benchmark_digest) == (first.pairs_digest, first.benchmark_digest)
     assert second.dropped["commit_waits"] == 1 and "1 newer commit queries wait" in " ".join(second.notes)
@@ -133,12 +135,17 @@ def test_a_few_new_commits_wait_and_teach_nothing_until_the_benchmark_is_renewed
     assert third.pairs_digest != first.pairs_digest and "commit_waits" not in third.dropped
 
 
-def test_a_lost_table_is_built_again(shop: Shop, store: Store) -> None:
+@pytest.mark.parametrize("lost", ["pairs", "pairs_negatives"])
+def test_a_lost_table_is_built_again(shop: Shop, store: Store, lost: str) -> None:
+    """Or one that an earlier version did not write."""
     shop.go_on(60)
     settings = settings_for(shop.written.path)
     first = build_pairs(settings, store)
-    store.pairs.unlink()
+    table: Path = getattr(store, lost)
+    before = table.read_bytes()
+    table.unlink()
     again = build_pairs(settings, store)
+    assert table.read_bytes() == before, "planning goes by the file's digest: other bytes would train again"
     assert (again.pairs_digest, again.benchmark_digest, again.guard_digest) == (
         first.pairs_digest,
         first.benchmark_digest,
