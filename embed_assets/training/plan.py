@@ -11,7 +11,7 @@ import polars as pl
 
 from embed_assets.checkpoints.live import current_id
 from embed_assets.encoder.digest import model_digest
-from embed_assets.encoder.layout import read_layout
+from embed_assets.encoder.layout import parameter_count, read_layout
 from embed_assets.encoder.resolve import ResolvedModel, resolve
 from embed_assets.files import file_sha256, read_json, read_lines
 from embed_assets.records import JUDGED_SOURCES, digest_of_json
@@ -152,6 +152,7 @@ def _recipe(settings: Settings, base: ResolvedModel, rows: int, commit_share: fl
         commit_share=commit_share,
         model_type=read_layout(base.path).model_type,
         spec=base.spec,
+        parameters=0 if base.spec else parameter_count(base.path),
         hard_negatives=settings.pairs.hard_negatives,
     )
 

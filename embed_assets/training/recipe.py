@@ -69,6 +69,7 @@ def derive_recipe(
     commit_share: float,
     model_type: str,
     spec: models.BaseModel | None = None,
+    parameters: int = 0,
     hard_negatives: int = 1,
 ) -> Recipe:
     """The recipe for `rows` training rows.
@@ -77,6 +78,7 @@ def derive_recipe(
         commit_share: share of the rows whose query is a commit's subject. A history is learnt in larger batches, at a
             lower rate and with mined negatives; documentation is close to the code's own words.
         model_type: of config.json; names the LoRA targets for models outside the catalogue.
+        parameters: of such a model; the catalogue knows its own.
         hard_negatives: how many of each row are used.
 
     Raises:
@@ -91,10 +93,11 @@ def derive_recipe(
     excluded = spec.lora_excluded if spec else ("pooler",)
     kind = "history" if commit_share >= HISTORY_SHARE else "documents"
     history = kind == "history"
+    large = (spec.parameters if spec else parameters) >= models.LARGE_FROM_PARAMETERS
     return Recipe(
         epochs=settings.epochs or _epochs(rows, kind),
         batch_size=settings.batch_size or _batch_size(rows, 64 if history else 32),
-        learning_rate=settings.learning_rate or _learning_rate(history, spec),
+        learning_rate=settings.learning_rate or _learning_rate(history=history, large=large),
         warmup_ratio=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         temperature=settings.temperature,
@@ -104,7 +107,7 @@ def derive_recipe(
         lora_targets=targets,
         lora_excluded=excluded,
         hard_negatives=hard_negatives,
-        mined=history and hard_negatives > 0 and not _is_large(spec),
+        mined=history and hard_negatives > 0 and not large,
         delta_scale=settings.delta_scale or DELTA_SCALE,
         seed=settings.seed,
     )
@@ -138,11 +141,7 @@ def _batch_size(rows: int, wanted: int) -> int:
     return size
 
 
-def _learning_rate(history: bool, spec: models.BaseModel | None) -> float:
+def _learning_rate(*, history: bool, large: bool) -> float:
     """Large models move less: the rates were measured on 22 million parameters."""
     rate = 8e-4 if history else 1e-3
-    return min(rate, 2e-4) if _is_large(spec) else rate
-
-
-def _is_large(spec: models.BaseModel | None) -> bool:
-    return spec is not None and spec.parameters >= models.LARGE_FROM_PARAMETERS
+    return min(rate, 2e-4) if large else rate

@@ -75,3 +75,10 @@ def test_too_few_rows(rows: int) -> None:
 def test_an_architecture_nobody_knows() -> None:
     with pytest.raises(TrainingError, match="no LoRA targets are known for model type 'mamba'; known: bert"):
         derived(model_type="mamba", spec=None)
+
+
+def test_a_model_outside_the_catalogue_is_large_by_its_own_count() -> None:
+    small, large = (derived(model_type="qwen2", spec=None, parameters=count) for count in (22_000_000, 1_500_000_000))
+    assert small.mined
+    assert not large.mined
+    assert large.learning_rate < small.learning_rate
