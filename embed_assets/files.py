@@ -5,8 +5,10 @@ also after a crash. Where things lie is `store`'s matter.
 """
 
 import errno
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -25,6 +27,7 @@ class DiskFullError(StoreError, OSError):
     """There is no room for what was to be written; nothing half written is left."""
 
 
+logger = logging.getLogger(__name__)
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or a limit on the size of files."""
 
@@ -35,20 +38,7 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o644) -> None:
     Raises:
         DiskFullError: there is no room.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        _explain_full_disk(path, error)
-        raise
-    sync_directory(path.parent)
+    write_file(path, lambda temporary: temporary.write_bytes(content), mode=mode)
 
 
 def write_text(path: Path, content: str, *, mode: int = 0o644) -> None:
@@ -59,7 +49,7 @@ def write_json(path: Path, document: Any, *, mode: int = 0o644) -> None:
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False, sort_keys=True) + "\n", mode=mode)
 
 
-def write_file(path: Path, write: Callable[[Path], Any]) -> None:
+def write_file(path: Path, write: Callable[[Path], Any], *, mode: int = 0o644) -> None:
     """Replaces `path` atomically with what `write` puts at the temporary path it is given (a parquet table, say).
 
     Raises:
@@ -70,7 +60,7 @@ def write_file(path: Path, write: Callable[[Path], Any]) -> None:
     os.close(handle)
     try:
         write(Path(temporary))
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         sync_file(Path(temporary))
         os.replace(temporary, path)
     except BaseException as error:
@@ -92,6 +82,19 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path} does not exist") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise StoreError(f"{path} is damaged or cannot be read: {error}; delete it and run again") from error
+
+
+@contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Holds the file `lock`, across processes; the next one waits, and says so in the log."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("another process is at work in %s; waiting for it", lock.parent)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

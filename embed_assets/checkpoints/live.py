@@ -4,7 +4,6 @@ The pointer is the only desired state. The history is an account of how it got t
 the two differ, the pointer is right.
 """
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embed_assets.checkpoints.manifest import CheckpointCorruptError, read_manifest, verify
-from embed_assets.files import StoreError, append_line, point_link, read_lines, sync_directory
+from embed_assets.files import StoreError, append_line, exclusive, point_link, read_lines, sync_directory
 from embed_assets.records import BASE
 from embed_assets.store import Store
 
@@ -98,8 +97,7 @@ def rollback(store: Store, to: str | None = None, *, reason: str = "by hand") ->
 def locked(store: Store) -> Iterator[None]:
     """One promotion or rollback at a time, across processes; the next one waits."""
     store.checkpoints.mkdir(parents=True, exist_ok=True)
-    with (store.checkpoints.parent / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusive(store.checkpoints.parent / ".lock"):
         yield
 
 

@@ -4,7 +4,6 @@ vectors/SPACE_ID/NAME.safetensors holds the texts' digests, their vectors, and a
 lie in two folders and can never be mixed. A damaged file is embedded anew.
 """
 
-import fcntl
 import hashlib
 import logging
 import shutil
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embed_assets.evaluation.errors import EvaluationError
-from embed_assets.files import write_file
+from embed_assets.files import exclusive, write_file
 
 Floats = npt.NDArray[np.float32]
 Digests = npt.NDArray[np.uint8]
@@ -105,13 +104,7 @@ def stored_vectors(
 @contextmanager
 def in_turn(root: Path) -> Iterator[None]:
     """Holds the vectors for one evaluation: each removes those of models it did not ask, so others wait."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.info("another evaluation is at work in %s; waiting for it", root)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusive(root / ".lock"):
         yield
 
 
