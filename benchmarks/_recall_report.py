@@ -63,11 +63,11 @@ class Gains:
     groups: tuple[str, ...]
 
 
-def read(work: Path) -> list[Measured]:
-    """Every repository with at least one finished seed."""
+def read(work: Path, runs: str) -> list[Measured]:
+    """Every repository with at least one finished seed; `runs` says how the files of the runs begin."""
     found = []
     for facts in sorted(work.glob("*/facts.json")):
-        seeds = tuple(json.loads(path.read_text()) for path in sorted(facts.parent.glob("seed-*.json")))
+        seeds = tuple(json.loads(path.read_text()) for path in sorted(facts.parent.glob(f"{runs}-*.json")))
         if seeds:
             found.append(Measured(facts.parent.name, json.loads(facts.read_text()), seeds))
     return found
@@ -274,9 +274,9 @@ def _points(axes: Any, repositories: list[Measured], of: Callable[[Measured, str
             axes.annotate(name, (x, y), fontsize=6, xytext=(2, 2), textcoords="offset points")
 
 
-def write_report(work: Path, output: Path | None) -> str:
+def write_report(work: Path, output: Path | None, *, runs: str = "seed") -> str:
     """The report's text; written to `output` with its plot beside it when that is given."""
-    measured = read(work)
+    measured = read(work, runs)
     sets = {name: [each for each in measured if each.name in members] for name, members in SETS.items()}
     sets["all"] = measured
     sets = {f"{name} ({len(found)})": found for name, found in sets.items() if found}

@@ -1,8 +1,9 @@
 """Does the default recipe find more, on repositories nobody tuned on? The product's own nights, from git to verdict.
 
     python benchmarks/recall.py prepare WORK --repositories FOLDER [--set final|seen-once|development|NAME ...] [--external FOLDER ...]
-    python benchmarks/recall.py measure WORK NAME ... [--seeds 0 1 2] [--device auto] [--path auto]
-    python benchmarks/recall.py report WORK [--output benchmarks/reports/DATE-recall.md]
+    python benchmarks/recall.py team WORK NAME ... [--seeds 0] [--device auto] [--path auto]
+    python benchmarks/recall.py measure WORK NAME ... [--seeds 0 1 2] [--device auto] [--path auto] [--start-from CANDIDATE]
+    python benchmarks/recall.py report WORK [--runs seed|warm] [--output benchmarks/reports/DATE-recall.md]
 
 Each repository is a bare clone `FOLDER/OWNER+NAME/repo`, whole history. Time is cut once, at N: after it lies the
 future, the newest fifth of the commit queries (300 at most), exactly as the product cuts.
@@ -17,7 +18,10 @@ future, the newest fifth of the commit queries (300 at most), exactly as the pro
 
 `--external` adds sets in BEIR's format (benchmarks/cosqa.py writes one): what the nights do to them is reported.
 
-The three steps may run on different machines; `measure` needs no git. Which repositories were looked at while recipes
+`team` trains one adapter on the `open` rows of several repositories and prints its folder; `measure --start-from FOLDER` has
+both kinds of night begin with it. Such runs lie beside the others, as `warm-SEED` instead of `seed-SEED`.
+
+The steps may run on different machines; only `prepare` needs git. Which repositories were looked at while recipes
 were chosen, and which were not, is written down here.
 """
 
@@ -45,6 +49,7 @@ from embed_assets.evaluation.judged import judged_queries, pooled  # noqa: E402
 from embed_assets.evaluation.metrics import recall_at, reciprocal_rank  # noqa: E402
 from embed_assets.files import write_json  # noqa: E402
 from embed_assets.pairs.build import build_pairs  # noqa: E402
+from embed_assets.pairs.manifest import digest_of_pairs, read_manifest  # noqa: E402
 from embed_assets.records import SliceReport, query_digest  # noqa: E402
 from embed_assets.settings import Settings  # noqa: E402
 from embed_assets.store import Store  # noqa: E402
@@ -120,15 +125,33 @@ def _share_caches(source: Store, target: Store) -> None:
             shutil.copytree(place, copy)
 
 
+def train_team(work: Path, names: Sequence[str], seed: int, **training: Any) -> Path:
+    """One adapter on the `open` rows of all of them, as a night on a settings file that names them all; its folder."""
+    nights, store = [Store(work / name / "open") for name in names], Store(work / "team")
+    pairs = pl.concat([pl.read_parquet(night.pairs) for night in nights])
+    store.pairs_dir.mkdir(parents=True, exist_ok=True)
+    pairs.write_parquet(store.pairs)
+    pl.concat([pl.read_parquet(night.pairs_negatives) for night in nights]).write_parquet(store.pairs_negatives)
+    manifests = [read_manifest(night) for night in nights]
+    cutoff = max(manifest.cutoff for manifest in manifests)
+    joined = replace(manifests[0], pairs_digest=digest_of_pairs(pairs), cutoff=cutoff)
+    write_json(store.pairs_manifest, joined.to_json())
+    job = plan_training(Settings.model_validate({"training": {"seed": seed, **training}}), store, force=True)
+    assert isinstance(job, TrainingJob)
+    run_job(job)
+    return Path(job.output)
+
+
 def measure(work: Path, name: str, seed: int, **training: Any) -> Path:
     """Both kinds of night with one seed: trained, judged by their gate, then by the future."""
     result: dict[str, Any] = {"name": name, "seed": seed, "machine": _machine()}
+    label = f"{'warm' if training.get('start_from') else 'seed'}-{seed}"
     for kind in KINDS:
         store = Store(work / name / kind)
         settings = settings_for(name, kind, seed=seed, **training)
         job = plan_training(settings, store, force=True)
         assert isinstance(job, TrainingJob)
-        job = replace(job, latest_link="", candidate_id=f"seed-{seed}", output=str(store.candidate(f"seed-{seed}")))
+        job = replace(job, latest_link="", candidate_id=label, output=str(store.candidate(label)))
         started = time.monotonic()
         trained = run_job(job)
         plan = plan_evaluation(settings, store, job.candidate_id)
@@ -140,7 +163,7 @@ def measure(work: Path, name: str, seed: int, **training: Any) -> Path:
         learnt = set(trained["query_digests"])
         result[kind] = {
             "promoted": verdict.promote, "reasons": verdict.reasons, "rows": trained["rows"], "recipe": trained["recipe"],
-            "best_epoch": trained["best_epoch"], "training_seconds": trained["seconds"], "night_seconds": round(seconds, 1),
+            "started_from": trained["started_from"], "best_epoch": trained["best_epoch"], "training_seconds": trained["seconds"], "night_seconds": round(seconds, 1),
             "guard": _measures(report.slice("guard")), "held_out": _measures(pooled(kinds) if kinds else None),
             "external": {
                 part.name: _measures(part)
@@ -150,7 +173,7 @@ def measure(work: Path, name: str, seed: int, **training: Any) -> Path:
             "deciding": verdict.deciding_slice, "touched": _touched(store, future),
             **{part.name: _measures(_unlearnt(part, future, learnt)) for part in later.slices},
         }  # fmt: skip
-    path = work / name / f"seed-{seed}.json"
+    path = work / name / f"{label}.json"
     write_json(path, result)
     return path
 
@@ -215,13 +238,17 @@ def main(arguments: list[str] | None = None) -> int:
     preparing.add_argument("--set", nargs="+", default=["final"], help="final, seen-once, development, or names")
     preparing.add_argument("--external", type=Path, nargs="*", default=[])
     measuring = steps.add_parser("measure")
-    measuring.add_argument("work", type=Path)
-    measuring.add_argument("names", nargs="+")
-    measuring.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    measuring.add_argument("--device", default="auto")
-    measuring.add_argument("--path", default="auto")
+    joining = steps.add_parser("team")
+    for training in (measuring, joining):
+        training.add_argument("work", type=Path)
+        training.add_argument("names", nargs="+")
+        training.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2] if training is measuring else [0])
+        training.add_argument("--device", default="auto")
+        training.add_argument("--path", default="auto")
+    measuring.add_argument("--start-from", type=Path)
     reporting = steps.add_parser("report")
     reporting.add_argument("work", type=Path)
+    reporting.add_argument("--runs", default="seed", choices=("seed", "warm"))
     reporting.add_argument("--output", type=Path)
     chosen = parser.parse_args(arguments)
     if chosen.step is None:
@@ -230,14 +257,20 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.step == "report":
         from benchmarks._recall_report import write_report
 
-        print(write_report(chosen.work, chosen.output))
+        print(write_report(chosen.work, chosen.output, runs=chosen.runs))
     elif chosen.step == "prepare":
         for name in [name for each in chosen.set for name in SETS.get(each, (each,))]:
             print(json.dumps(prepare(chosen.work, chosen.repositories, name, chosen.external)), flush=True)
+    elif chosen.step == "team":
+        for seed in chosen.seeds:
+            print(train_team(chosen.work, chosen.names, seed, device=chosen.device, path=chosen.path), flush=True)
     else:
+        dials: dict[str, Any] = {"device": chosen.device, "path": chosen.path}
+        if chosen.start_from:
+            dials["start_from"] = chosen.start_from.resolve()
         for name in chosen.names:
             for seed in chosen.seeds:
-                print(measure(chosen.work, name, seed, device=chosen.device, path=chosen.path), flush=True)
+                print(measure(chosen.work, name, seed, **dials), flush=True)
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import psutil
 
+from embed_assets.checkpoints.warm_start import WarmStartError, read_warm_start
 from embed_assets.encoder.resolve import ModelNotFoundError, resolve
 from embed_assets.models import known
 from embed_assets.settings import Settings, is_local_path
@@ -66,7 +67,8 @@ def examine(settings: Settings) -> list[Finding]:
     examinations: Sequence[Callable[[Settings], Finding]] = (
         _git, _grammars, _device, _memory, _disk, _model, _repositories, _dagster_home,
     )  # fmt: skip
-    return [examination(settings) for examination in examinations]
+    start = settings.training.start_from
+    return [*(examination(settings) for examination in examinations), *([_warm_start(start)] if start else [])]
 
 
 def require_health(settings: Settings) -> list[Finding]:
@@ -158,6 +160,16 @@ def _model(settings: Settings) -> Finding:
     if warning:
         return _warning("model", warning)
     return _ok("model", f"{resolved.name} from {resolved.origin} {resolved.path}")
+
+
+def _warm_start(path: Path) -> Finding:
+    try:
+        start = read_warm_start(path)
+    except WarmStartError as error:
+        return _error("warm start", str(error))
+    return _ok(
+        "warm start", f"the adapter of {start.start_id} for {start.base_name}, rank {start.rank}, in {start.path}"
+    )
 
 
 def _repositories(settings: Settings) -> Finding:

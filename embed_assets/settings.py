@@ -135,6 +135,8 @@ class TrainingSettings(Section):
     """Share of the learnt change that is merged: below 1 trades gain for less forgetting."""
     seed: int = 42
     """Same inputs, same seed, same adapter."""
+    start_from: Path | None = None
+    """Folder of another store's checkpoint or candidate whose adapter this training continues; none when unset."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads; all cores when unset."""
 
@@ -306,9 +308,10 @@ def _anchored(settings: Settings, root: Path) -> Settings:
     )
     queries = settings.pairs.queries_file
     pairs = settings.pairs.model_copy(update={"queries_file": absolute(queries) if queries is not None else None})
-    return settings.model_copy(
-        update={"data_dir": absolute(settings.data_dir), "repositories": repositories, "pairs": pairs}
-    )
+    start = settings.training.start_from
+    training = settings.training.model_copy(update={"start_from": absolute(start) if start is not None else None})
+    changed = {"repositories": repositories, "pairs": pairs, "training": training}
+    return settings.model_copy(update={"data_dir": absolute(settings.data_dir), **changed})
 
 
 def settings_file(file: Path | None = None) -> Path | None:

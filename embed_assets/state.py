@@ -28,7 +28,7 @@ class State:
     recall: Mapping[str, Any]
     """Slice -> `queries`, and `recall_at_10` and `mrr_at_10` of base and of what is live; empty at first."""
     candidate: Mapping[str, Any]
-    """The latest candidate: `id`, `promote`, `reasons`; empty before the first night."""
+    """The latest candidate: `id`, `promote`, `reasons`, `started_from` (an id or nothing); empty at first."""
     service: Mapping[str, Any]
     """`url` and the `model` that answers; empty when no service runs."""
     history: tuple[Mapping[str, Any], ...] = field(default_factory=tuple)
@@ -47,7 +47,8 @@ class State:
             )
         if self.candidate:
             said = "promoted" if self.candidate["id"] == self.live["id"] else _verdict(self.candidate)
-            lines.append(f"candidate  {self.candidate['id']}: {said}")
+            origin = f", started from {self.candidate['started_from']}" if self.candidate["started_from"] else ""
+            lines.append(f"candidate  {self.candidate['id']}{origin}: {said}")
             lines += [f"  - {reason}" for reason in self.candidate.get("reasons", ())]
         lines.append(
             f"service    {self.service['url']} answers with {self.service['model']}"
@@ -99,7 +100,13 @@ def _candidate(store: Store, settings: Settings) -> dict[str, Any]:
         return {}
     candidate_id = latest_candidate_id(store)
     verdict = decide(read_report(store, candidate_id), settings.gate)
-    return {"id": candidate_id, "promote": verdict.promote, "reasons": list(verdict.reasons)}
+    start = read_json(store.latest_candidate / "training.json").get("started_from") or {}
+    return {
+        "id": candidate_id,
+        "promote": verdict.promote,
+        "reasons": list(verdict.reasons),
+        "started_from": start.get("candidate_id", ""),
+    }
 
 
 def _service(store: Store) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 from embed_assets import doctor
 from embed_assets.doctor import UnhealthyError, examine, require_health
 from embed_assets.settings import Settings, load_settings
+from tests.checkpoints.made_start import write_start
 
 
 def settings(tmp_path: Path, text: str = "") -> Settings:
@@ -29,6 +30,16 @@ def test_missing_git_is_an_error_that_stops_the_night(tmp_path: Path, monkeypatc
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UnhealthyError, match="git: not found on PATH; install git"):
         require_health(settings(tmp_path))
+
+
+def test_what_the_training_starts_from_is_looked_at_where_there_is_such(tmp_path: Path) -> None:
+    assert "warm start" not in {finding.name for finding in examine(settings(tmp_path))}
+    named = '[training]\nstart_from = "team"\n'
+    level, message = level_of(settings(tmp_path, named), "warm start")
+    assert level == "error" and f"{tmp_path / 'team'} does not exist" in message
+    write_start(tmp_path / "team", learnt_until={})
+    level, message = level_of(settings(tmp_path, named), "warm start")
+    assert level == "ok" and message.startswith("the adapter of team for minilm, rank 16, in ")
 
 
 def test_a_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

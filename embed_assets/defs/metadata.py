@@ -204,6 +204,7 @@ def of_candidate(store: Store, candidate_id: str) -> Metadata:
             [(example.query, example.answer, example.rank_before, example.rank_after) for example in examples],
         ),
         "base_model": training["base_model"],
+        "started_from": (training.get("started_from") or {}).get("candidate_id", "the base model"),
         "rows": training["rows"],
         "steps": training["steps"],
         "final_loss": training["final_loss"],

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
+from embed_assets.checkpoints.warm_start import read_warm_start
 from embed_assets.evaluation.benchmark import write_benchmark
 from embed_assets.files import StoreError, file_sha256, point_link, write_file, write_json, write_text
 from embed_assets.pairs.changes import CHANGES_VERSION
@@ -64,6 +65,7 @@ def build_pairs(settings: Settings, store: Store) -> PairsManifest:
 
     Raises:
         PairsError: no repository can be read, or what was read gives no training row.
+        WarmStartError: what `training.start_from` names is nothing to start from.
         SidesError: the record of sides is damaged.
         RepositoryError: never for a single repository; those are named in the manifest's `failed`.
     """
@@ -72,7 +74,8 @@ def build_pairs(settings: Settings, store: Store) -> PairsManifest:
     if not settings.repositories:
         raise PairsError("no repository is configured; write a settings file with `embed-assets init` and name one")
     started = time.monotonic()
-    night = Night(settings, store, now=int(time.time()))
+    start = settings.training.start_from
+    night = Night(settings, store, now=int(time.time()), start=read_warm_start(start) if start else None)
     with ExitStack() as stack:
         sources = open_all(night, stack)
         inputs = _inputs_digest(night, sources)
@@ -97,6 +100,7 @@ def _sides(night: Night, repositories: list[ReadRepository]) -> Sides:
         test_queries=night.settings.pairs.test_queries,
         with_history={repository.source.name: repository.history is not None for repository in repositories},
         decided_at=night.now,
+        learnt_until=night.start.cutoff_for(each.source.name for each in repositories) if night.start else 0,
     )
     if sides != previous:
         write_sides(night.store.splits, sides)
@@ -136,7 +140,7 @@ def _write(
     if waiting := night.dropped["commit_waits"]:
         night.notes.append(f"{waiting} newer commit queries wait until a tenth of the held-out ones can be renewed")
     with night.step("separation"):
-        learnt = learnt_queries(store)
+        learnt = learnt_queries(store) | (night.start.query_digests if night.start else set())
         merged = merge_repeated(without_learnt(proposals, learnt, night.dropped), night.dropped)
         kept = _newest(night, separate(merged, corpus, sketches, night.dropped))
     with night.step("negatives"):
@@ -214,7 +218,7 @@ def _newest(night: Night, proposals: list[Proposal]) -> list[Proposal]:
 def _remember(store: Store, learnt: set[str], pairs: pl.DataFrame) -> None:
     """Written before the pairs are: after a crash it may hold too much, which costs a test query, never too little."""
     now = learnt | {query_digest(text) for text in pairs.filter(pl.col("split") == "train")["query"].to_list()}
-    if now != learnt:
+    if now != learnt_queries(store):
         write_text(store.pairs_dir / LEARNT_FILE, "\n".join(sorted(now)) + "\n")
 
 
@@ -230,6 +234,7 @@ def _inputs_digest(night: Night, sources: list[tuple[RepositorySettings, Source]
             "repositories": [[repository.model_dump(mode="json"), source.head] for repository, source in sources],
             "files": [file_sha256(path) for path in files if path is not None and path.exists()],
             "failed": sorted(night.failed),
+            **({"start": night.start.digest} if night.start else {}),
         }
     )
 

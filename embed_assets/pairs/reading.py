@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from embed_assets.checkpoints.warm_start import WarmStart
 from embed_assets.pairs.changes import CommitQuery, commit_queries
 from embed_assets.pairs.history import History, read_history
 from embed_assets.pairs.manifest import PairsError
@@ -37,6 +38,8 @@ class Night:
     settings: Settings
     store: Store
     now: int
+    start: WarmStart | None = None
+    """What the training will start from: what it has learnt is not asked."""
     dropped: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -45,7 +45,8 @@ class Sides:
     test_until: int = 0
     """Commits after T and up to it are test; later ones wait until T moves."""
     learnt_until: int = 0
-    """While there is no T, the newest commit that was learnt from: the first T cannot lie before it."""
+    """The newest commit that was learnt from while there was no T, or by what the training starts from: no T lies
+    before it."""
     test_shares: Mapping[str, float] = field(default_factory=dict)
     """Repository -> share of its documented functions held out; it may shrink, never grow."""
     files: Mapping[str, Mapping[str, Split]] = field(default_factory=dict)
@@ -88,6 +89,7 @@ def decide_sides(
     test_queries: int,
     with_history: Mapping[str, bool],
     decided_at: int,
+    learnt_until: int = 0,
 ) -> Sides:
     """Tonight's division.
 
@@ -97,8 +99,11 @@ def decide_sides(
         test_queries: how many the test side aims for (`pairs.test_queries`); a fifth of all where those are fewer.
         with_history: repository -> whether its commits are read.
         decided_at: now, seconds since 1970; recorded with a new T.
+        learnt_until: T of what the training will start from, where it learnt from these repositories: this T lies
+            before it on no night.
     """
     previous = previous or Sides()
+    previous = replace(previous, learnt_until=max(previous.learnt_until, learnt_until))
     ordered = sorted(times)
     target = min(test_queries, int(TEST_SHARE_OF_COMMITS * len(ordered)))
     cutoff, moves = previous.cutoff, previous.moves
@@ -109,7 +114,7 @@ def decide_sides(
         moves += (
             {"cutoff": cutoff, "decided_at": decided_at, "commit_queries": len(ordered), "test_queries": held_out},
         )
-        test_until = max(test_until, ordered[-1])
+        test_until = max(test_until, ordered[-1], cutoff)
     return Sides(
         cutoff=cutoff,
         test_until=test_until,
@@ -123,6 +128,8 @@ def decide_sides(
 def _renewal_is_due(previous: Sides, ordered: Sequence[int], target: int) -> bool:
     if not previous.cutoff:
         return len(ordered) >= LEAST_COMMIT_QUERIES
+    if previous.cutoff < previous.learnt_until:
+        return bool(ordered)
     waiting = len(ordered) - bisect_right(ordered, previous.test_until)
     return waiting > 0 and waiting >= RENEWED_SHARE * target
 

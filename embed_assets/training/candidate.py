@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from embed_assets.checkpoints.warm_start import WarmStart, read_warm_start
 from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.load import choose_device, load_encoder
 from embed_assets.encoder.save import save_model
@@ -44,6 +45,8 @@ class Prepared:
     """Training rows."""
     data: TrainingData
     validation: TrainingData | None
+    start: WarmStart | None = None
+    """The adapter that is continued."""
 
 
 def run_job(job: TrainingJob, observe: Observe = lambda record, steps: None) -> dict[str, Any]:
@@ -71,6 +74,7 @@ def run_job(job: TrainingJob, observe: Observe = lambda record, steps: None) -> 
         prepared.encoder,
         prepared.data,
         job.recipe,
+        start=prepared.start,
         validation=validation_set(prepared.validation, prepared.data, seed=job.recipe.seed),
         path=job.path,
         ranks=ranks,
@@ -87,12 +91,13 @@ def run_job(job: TrainingJob, observe: Observe = lambda record, steps: None) -> 
 
 
 def load_inputs(job: TrainingJob) -> Prepared:
-    """Base model and tokenised rows of a job.
+    """Base model, tokenised rows and the adapter to start from of a job.
 
     Raises:
-        TrainingError: the pairs cannot be read, or there are too few.
+        TrainingError: the pairs cannot be read, or there are too few; the adapter is not the one that was planned.
         ModelError: the base model cannot be loaded.
     """
+    start = _planned_start(job)
     encoder = load_encoder(Path(job.base_path), device=job.device, max_tokens=job.max_tokens, threads=job.threads)
     started = time.monotonic()
     frame = read_pairs(Path(job.pairs), max_pairs=job.max_pairs)
@@ -106,7 +111,16 @@ def load_inputs(job: TrainingJob) -> Prepared:
         "%d training rows of %.0f tokens, %d validation rows, %d texts cut to %d tokens, tokenised in %.1f s",
         len(data), data.tokens_per_row, len(held_out), data.truncated, encoder.max_tokens, time.monotonic() - started,
     )  # fmt: skip
-    return Prepared(encoder=encoder, pairs=pairs, data=data, validation=validation)
+    return Prepared(encoder=encoder, pairs=pairs, data=data, validation=validation, start=start)
+
+
+def _planned_start(job: TrainingJob) -> WarmStart | None:
+    if not job.start_from:
+        return None
+    start = read_warm_start(Path(job.start_from))
+    if start.digest != job.start_digest:
+        raise TrainingError(f"training.start_from: {job.start_from} has changed since this run was planned; run again")
+    return start
 
 
 def write_candidate(job: TrainingJob, prepared: Prepared, result: TrainingResult, ranks: Ranks) -> dict[str, Any]:
@@ -133,16 +147,20 @@ def write_candidate(job: TrainingJob, prepared: Prepared, result: TrainingResult
 def summarise(job: TrainingJob, prepared: Prepared, result: TrainingResult, ranks: Ranks) -> dict[str, Any]:
     """The candidate's training.json."""
     last = result.curve[-max(1, len(result.curve) // 10) :]
+    start, until = prepared.start, learnt_until(job, prepared)
+    queries = {query_digest(text) for text in prepared.pairs["query"].to_list()}
     rows = sum(1 for _ in result.curve) and len(prepared.data) * job.recipe.epochs
     return {
         "candidate_id": job.candidate_id,
         "input_digest": job.input_digest,
         "pairs_digest": job.pairs_digest,
-        "cutoff": job.cutoff,
+        "cutoff": max([job.cutoff, *(until[name] for name in _repositories(prepared))]),
+        "learnt_until": until,
+        "started_from": {"candidate_id": start.start_id, "digest": start.digest} if start else None,
         "rows": len(prepared.data),
         "tokens_per_row": round(prepared.data.tokens_per_row, 1),
         "truncated_texts": prepared.data.truncated,
-        "query_digests": sorted({query_digest(text) for text in prepared.pairs["query"].to_list()}),
+        "query_digests": sorted(queries | (start.query_digests if start else set())),
         "base_model": job.base_alias,
         "base_name": job.base_name,
         "base_revision": job.base_revision,
@@ -166,6 +184,19 @@ def summarise(job: TrainingJob, prepared: Prepared, result: TrainingResult, rank
         "ranks": ranks.count,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONED}},
     }
+
+
+def learnt_until(job: TrainingJob, prepared: Prepared) -> dict[str, int]:
+    """Repository -> the latest T up to which this adapter, or one that it continues, learnt from its history."""
+    inherited = prepared.start.learnt_until if prepared.start else {}
+    own = {name: max(job.cutoff, inherited.get(name, 0)) for name in _repositories(prepared)}
+    return {**inherited, **own}
+
+
+def _repositories(prepared: Prepared) -> list[str]:
+    """Whose rows are learnt from; a pairs file of one's own may not say."""
+    pairs = prepared.pairs
+    return sorted(set(pairs["repository"].drop_nulls().to_list())) if "repository" in pairs.columns else []
 
 
 def _drop_stacks(encoder: Encoder) -> None:

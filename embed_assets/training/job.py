@@ -37,6 +37,10 @@ class TrainingJob:
     base_revision: str
     base_digest: str
     base_licence: str = ""
+    start_from: str = ""
+    """Folder whose adapter is continued; training begins with none when empty."""
+    start_digest: str = ""
+    """Of that adapter, as planned."""
     recipe: Recipe
     expectation: str = ""
     """What may be hoped for from so many rows, in a sentence."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embed_assets.checkpoints.warm_start import WarmStart
 from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.transfer import Arrival
 from embed_assets.training.adapter import adapter_state, load_adapter_state
@@ -66,6 +67,7 @@ def train(
     data: TrainingData,
     recipe: Recipe,
     *,
+    start: WarmStart | None = None,
     plan: MemoryPlan | None = None,
     validation: ValidationSet | None = None,
     path: str = "auto",
@@ -78,6 +80,7 @@ def train(
     """Trains an adapter on `data` and leaves the kept pass's weights in the encoder's model.
 
     Args:
+        start: the adapter to continue; a fresh one, which adds nothing, when not given.
         plan: how a step fits into memory; made from the data and the device's free memory when not given.
         validation: what decides which pass is kept; without it the last one is.
         path: auto, padded, flat, packed or fused.
@@ -90,7 +93,7 @@ def train(
         TrainingError: the loss is no number or explodes, a LoRA target is wrong, or memory runs out twice.
     """
     begun = start_run(
-        encoder, data, recipe, plan=plan, path=path, precision=precision, ranks=ranks,
+        encoder, data, recipe, start=start, plan=plan, path=path, precision=precision, ranks=ranks,
         progress_file=progress_file, digest=run,
     )  # fmt: skip
     progress = begun.progress

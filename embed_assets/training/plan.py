@@ -10,6 +10,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.checkpoints.live import current_id
+from embed_assets.checkpoints.warm_start import WarmStart, read_warm_start
 from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.layout import parameter_count, read_layout
 from embed_assets.encoder.resolve import ResolvedModel, resolve
@@ -20,6 +21,7 @@ from embed_assets.store import Store
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob
 from embed_assets.training.recipe import CODE_VERSION, FEW_ROWS, Recipe, derive_recipe, expectation
+from embed_assets.training.warm_start import require_fitting
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,8 @@ def plan_training(
         force: train although nothing changed since the last candidate, or nothing could be proved.
 
     Raises:
-        TrainingError: there are no pairs, or too few.
+        TrainingError: there are no pairs, or too few; what `training.start_from` names does not fit.
+        WarmStartError: it is nothing to start from.
         ModelError: the base model is not there or cannot be used.
     """
     if not store.pairs.is_file():
@@ -98,7 +101,8 @@ def build_job(
     """A job for the given pairs; `output` replaces the folder named by the candidate's id.
 
     Raises:
-        TrainingError: too few rows, or no LoRA targets are known for the model.
+        TrainingError: too few rows, no LoRA targets are known for the model, or the start does not fit.
+        WarmStartError: what `training.start_from` names is nothing to start from.
         ModelError: the base model is not there or cannot be used.
     """
     from embed_assets.training.data import read_pairs
@@ -108,15 +112,20 @@ def build_job(
         logger.warning("%s", base.spec.licence_warning)
     train = read_pairs(pairs, max_pairs=max_pairs).filter(pl.col("split") == "train")
     commit_share = float((train["source"] == "commit").mean() or 0.0) if len(train) else 0.0  # type: ignore[arg-type]
-    recipe = _recipe(settings, base, len(train), commit_share)
+    start = read_warm_start(settings.training.start_from) if settings.training.start_from else None
+    recipe = _recipe(settings, base, len(train), commit_share, start)
     expected = expectation(len(train), commit_share)
     logger.log(logging.WARNING if len(train) < FEW_ROWS else logging.INFO, "%s", expected)
     base_digest = model_digest(base.path)
+    if start:
+        require_fitting(start, recipe, base_name=base.alias or base.name, base_digest=base_digest)
+        logger.info("starts from the adapter of %s, rank %d, in %s", start.start_id, start.rank, start.path)
     layout = read_layout(base.path)
     max_tokens = settings.model.max_tokens or layout.max_tokens
     mines = recipe.mined and negatives is not None and negatives.is_file()
     among = file_sha256(negatives) if mines and negatives else ""
-    inputs = digest_of_json([CODE_VERSION, pairs_digest, among, max_pairs, base_digest, max_tokens, recipe.to_json()])
+    decides = [CODE_VERSION, pairs_digest, among, max_pairs, base_digest, max_tokens, recipe.to_json()]
+    inputs = digest_of_json([*decides, *([start.digest] if start else [])])
     candidate_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{inputs[:8]}"
     return TrainingJob(
         candidate_id=candidate_id,
@@ -136,6 +145,8 @@ def build_job(
         base_revision=base.revision,
         base_digest=base_digest,
         base_licence=base.spec.licence if base.spec else "",
+        start_from=str(start.path) if start else "",
+        start_digest=start.digest if start else "",
         recipe=recipe,
         expectation=expected,
         max_tokens=max_tokens,
@@ -145,7 +156,7 @@ def build_job(
     )
 
 
-def _recipe(settings: Settings, base: ResolvedModel, rows: int, commit_share: float) -> Recipe:
+def _recipe(settings: Settings, base: ResolvedModel, rows: int, commit_share: float, start: WarmStart | None) -> Recipe:
     return derive_recipe(
         settings.training,
         rows=rows,
@@ -154,6 +165,7 @@ def _recipe(settings: Settings, base: ResolvedModel, rows: int, commit_share: fl
         spec=base.spec,
         parameters=0 if base.spec else parameter_count(base.path),
         hard_negatives=settings.pairs.hard_negatives,
+        start_rank=start.rank if start else 0,
     )
 
 

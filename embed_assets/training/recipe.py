@@ -71,6 +71,7 @@ def derive_recipe(
     spec: models.BaseModel | None = None,
     parameters: int = 0,
     hard_negatives: int = 1,
+    start_rank: int = 0,
 ) -> Recipe:
     """The recipe for `rows` training rows.
 
@@ -80,6 +81,7 @@ def derive_recipe(
         model_type: of config.json; names the LoRA targets for models outside the catalogue.
         parameters: of such a model; the catalogue knows its own.
         hard_negatives: how many of each row are used.
+        start_rank: of the adapter that is continued; 0 where training begins with none.
 
     Raises:
         TrainingError: fewer than two rows, or no LoRA targets are known for this architecture.
@@ -94,6 +96,7 @@ def derive_recipe(
     kind = "history" if commit_share >= HISTORY_SHARE else "documents"
     history = kind == "history"
     large = (spec.parameters if spec else parameters) >= models.LARGE_FROM_PARAMETERS
+    rank = settings.lora_rank or start_rank or 16
     return Recipe(
         epochs=settings.epochs or _epochs(rows, kind),
         batch_size=settings.batch_size or _batch_size(rows, 64 if history else 32),
@@ -102,8 +105,8 @@ def derive_recipe(
         weight_decay=settings.weight_decay,
         temperature=settings.temperature,
         max_gradient_norm=1.0,
-        lora_rank=settings.lora_rank or 16,
-        lora_alpha=2 * (settings.lora_rank or 16),
+        lora_rank=rank,
+        lora_alpha=2 * rank,
         lora_targets=targets,
         lora_excluded=excluded,
         hard_negatives=hard_negatives,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embed_assets.checkpoints.warm_start import WarmStart
 from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.paths import choose_path
 from embed_assets.training.adapter import adapter_parameters, add_adapter
@@ -14,6 +15,7 @@ from embed_assets.training.memory import MemoryPlan, largest_step_tokens, plan_m
 from embed_assets.training.ranks import Ranks
 from embed_assets.training.recipe import Recipe
 from embed_assets.training.resume import Progress, load_progress
+from embed_assets.training.warm_start import begin_from
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +50,7 @@ def start_run(
     data: TrainingData,
     recipe: Recipe,
     *,
+    start: WarmStart | None,
     plan: MemoryPlan | None,
     path: str,
     precision: str,
@@ -58,12 +61,14 @@ def start_run(
     """Injects the adapter into the encoder's model; a run that was saved under `digest` is taken up where it was.
 
     Raises:
-        TrainingError: a LoRA target is wrong, or the saved run is damaged.
+        TrainingError: a LoRA target is wrong, or the start's adapter or the saved run is damaged.
         ModelError: the path asked for does not work here.
     """
     import torch
 
     adapted = add_adapter(encoder, recipe)
+    if start is not None:
+        begin_from(encoder.model, start, recipe)
     encoder.model.eval()  # no dropout, so that every path computes the same
     parameters = adapter_parameters(encoder.model)
     kind: dict[str, Any] = {"fused": True} if encoder.device.type == "cuda" else {"foreach": True}

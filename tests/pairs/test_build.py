@@ -16,6 +16,7 @@ from embed_assets.pairs.manifest import PairsError, PairsManifest, learnt_querie
 from embed_assets.records import NEGATIVE_SCHEMA, PAIR_SCHEMA, query_digest
 from embed_assets.settings import Settings
 from embed_assets.store import Store
+from tests.checkpoints.made_start import write_start
 from tests.pairs.shop import MODULES, TOPICS, VERBS, Shop, settings_for
 from tests.pairs.written_history import WrittenHistory, function
 
@@ -174,6 +175,56 @@ def test_over_many_nights_nothing_learnt_is_ever_judged_on(shop: Shop, store: St
     assert len(set(cutoffs)) >= 3, "the cut-off moved on while the test side grew"
     assert {path.name for path in store.benchmarks.iterdir() if not path.is_symlink()} >= benchmarks
     assert [move["cutoff"] for move in read_json(store.splits)["moves"]] == list(dict.fromkeys(cutoffs))[1:]
+
+
+def starting_from(settings: Settings, start: Path) -> Settings:
+    return settings.model_copy(update={"training": settings.training.model_copy(update={"start_from": start})})
+
+
+def test_what_a_warm_start_learnt_of_other_repositories_is_only_not_asked(
+    shop: Shop, store: Store, tmp_path: Path
+) -> None:
+    shop.go_on(120)
+    settings = settings_for(shop.written.path)
+    first = build_pairs(settings, store)
+    asked = read_benchmark(store.current_benchmark).queries["text"].to_list()
+    start = write_start(tmp_path / "start", learnt=asked[:3], learnt_until={"bank": first.cutoff + 10**6})
+    second = build_pairs(starting_from(settings, start), store)
+    assert second.cutoff == first.cutoff
+    assert second.dropped["test_learnt_before"] == 3
+    benchmark = read_benchmark(store.current_benchmark)
+    assert set(benchmark.queries["text"].to_list()) == set(asked[3:])
+    assert learnt_queries(store) >= {query_digest(text) for text in asked[:3]}
+    assert build_pairs(starting_from(settings, start), store) == second, "nothing changed"
+    third = build_pairs(settings, store)
+    assert third.inputs_digest == first.inputs_digest
+    assert third.benchmark_digest == second.benchmark_digest, "what was learnt once is not asked again"
+
+
+def test_no_cut_off_lies_before_that_of_a_warm_start_on_the_same_repository(
+    shop: Shop, store: Store, tmp_path: Path
+) -> None:
+    """The team's cut-off is later as a rule: all its repositories together have the newest queries."""
+    shop.go_on(120)
+    settings = settings_for(shop.written.path)
+    name = settings.repositories[0].name
+    first = build_pairs(settings, store)
+    tests = pl.read_parquet(store.pairs).filter(pl.col("split") == "test", pl.col("source") == "commit")
+    times = sorted(tests["written_at"].unique().to_list())
+    until = times[len(times) // 2]
+    learnt = tests.filter(pl.col("written_at") <= until)["query"].unique().to_list()
+    start = write_start(tmp_path / "start", learnt=learnt, learnt_until={name: until, "bank": until + 10**6})
+    second = build_pairs(starting_from(settings, start), store)
+    assert second.cutoff == until > first.cutoff
+    pairs = pl.read_parquet(store.pairs).filter(pl.col("source") == "commit")
+    assert pairs.filter(pl.col("split") == "test")["written_at"].min() > until
+    benchmark = read_benchmark(store.current_benchmark)
+    digests = {query_digest(text) for text in learnt}
+    assert lineage_leaks(benchmark, query_digests=digests, cutoff=until) == []
+    assert 0 < second.test_queries["commit"] < first.test_queries["commit"]
+
+    fresh = Store(tmp_path / "fresh")
+    assert build_pairs(starting_from(settings, start), fresh).cutoff == until, "on a first night too"
 
 
 def test_a_package_has_no_past_and_is_divided_by_file(store: Store) -> None:

@@ -46,6 +46,17 @@ def test_the_first_cut_off_never_lies_before_what_was_learnt_without_one() -> No
     assert after.cutoff >= 39
 
 
+def test_a_cut_off_follows_that_of_a_warm_start_and_what_comes_later_is_test() -> None:
+    first = decide(None, list(range(1_000)), test_queries=100)
+    same = {"test_queries": 100, "with_history": {"shop": True}, "decided_at": 0}
+    assert decide_sides(first, range(1_000), learnt_until=first.cutoff - 5, **same).cutoff == first.cutoff  # type: ignore[arg-type]
+    second = decide_sides(first, range(1_000), learnt_until=950, **same)  # type: ignore[arg-type]
+    assert [second.of_time(time) for time in (950, 951, 999, 1_000)] == ["train", "test", "test", None]
+    assert decide_sides(second, range(1_000), **same) == second, "the start may go, what it learnt stays"  # type: ignore[arg-type]
+    beyond = decide_sides(second, range(1_000), learnt_until=1_050, **same)  # type: ignore[arg-type]
+    assert [beyond.of_time(time) for time in (999, 1_050, 1_051)] == ["train", "train", None]
+
+
 def test_the_test_side_is_frozen_until_a_tenth_of_it_can_be_renewed() -> None:
     first = decide(None, list(range(1_000)), test_queries=100)
     second = decide(first, list(range(1_009)), test_queries=100)
