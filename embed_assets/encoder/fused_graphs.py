@@ -2,11 +2,14 @@
 
 One pair of graphs per shape of packed row, so rows are padded to coarser multiples, and documents to multiples of 16.
 The activations of all graphs share one memory pool: a forward's are overwritten by the next forward, so while a backward
-is outstanding every other forward runs without a graph. It knows nothing of pooling, normalising or losses.
+is outstanding every other forward runs without a graph. Recording waits for nothing: the host, a step ahead of the
+device, records a new shape while the device computes the step before. It knows nothing of pooling, normalising or losses.
 """
 
 import logging
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,8 @@ MOST_GRAPHS = 32
 DOCUMENTS_MULTIPLE = 16
 PADDING_SHARE = 12
 """A multiple is at most this part of the tokens: half of it is wasted on average, 2 to 4%."""
+WORTH_GIVING_BACK = 256 << 20
+"""Bytes that others left in the allocator, from which on they are given back before a graph is recorded."""
 
 
 logger = logging.getLogger(__name__)
@@ -50,6 +55,9 @@ class GraphCache:
         self._warm: set[str] = set()
         self._most = MOST_GRAPHS
         self._pool: Any = None
+        self._stream: Any = None
+        self._unused = 0
+        """Bytes that the allocator held and nobody used, after the last recording: mostly the graphs' memory."""
         self._lease: weakref.ref[Lease] | None = None
 
     @property
@@ -99,17 +107,40 @@ class GraphCache:
             positions=packed.positions.clone(),
             boundaries=packed.boundaries.clone(),
         )
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()  # of what the forwards without a graph held: the graphs' pool is another one
+        self._give_back()
         forward, backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        # Relaxed: a shape of its own may load a matrix product's kernel for the first time, which is no work to record.
-        with torch.cuda.graph(forward, pool=self._pool, capture_error_mode="relaxed"):
+        with self._recording(forward):
             hidden, tape = self._stack.forward(static, pooling, keep=True, recomputed=recomputed)
-        self._pool = self._pool or forward.pool()
         grad = torch.zeros_like(hidden)
-        with torch.cuda.graph(backward, pool=self._pool, capture_error_mode="relaxed"):
+        with self._recording(backward):
             self._stack.backward(tape, grad)
+        self._unused = _unused_bytes()
         return _Captured(static, forward, hidden, backward, grad)
+
+    def _give_back(self) -> None:
+        """Frees what forwards without a graph held: the graphs' memory is apart, and while one is recorded none is freed."""
+        if _unused_bytes() - self._unused > WORTH_GIVING_BACK:
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+
+    @contextmanager
+    def _recording(self, graph: Any) -> Iterator[None]:
+        """As `torch.cuda.graph`, which waits for the device first and empties the allocator's cache.
+
+        Relaxed: a shape of its own may load a matrix product's kernel for the first time, which is no work to record.
+        """
+        self._stream = self._stream or torch.cuda.Stream()
+        with torch.cuda.stream(self._stream):
+            graph.capture_begin(pool=self._pool, capture_error_mode="relaxed")
+            try:
+                yield
+            finally:
+                graph.capture_end()
+        self._pool = self._pool or graph.pool()
+
+
+def _unused_bytes() -> int:
+    return torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
 
 def _read(packed: PackedRows, pooling: str) -> int:
