@@ -1,6 +1,6 @@
 """`python -m benchmarks.gpu RESULTS [PART...]`: both sides in one run, one JSON line a measurement.
 
-Parts are training, encoding, memory, profile and agreement; all of them when none is named. Needs sentence-transformers,
+Parts are training, fresh, encoding, memory, profile, agreement and ranks; all of them when none is named. Needs sentence-transformers,
 datasets and peft. Without a CUDA device everything shrinks, to try the program out. `report` turns the lines into tables.
 """
 
@@ -21,7 +21,7 @@ os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"  # as the pro
 import numpy as np
 import torch
 
-from benchmarks.gpu import correctness, ours
+from benchmarks.gpu import correctness, ours, ranks
 from benchmarks.gpu.flash_attention import write_package
 from benchmarks.gpu.where import time_by_kind
 from benchmarks.gpu.workload import SHAPES, Shape, save_checkpoint, shrunk
@@ -29,7 +29,7 @@ from embed_assets.training.flops import attention_flops, linear_parameters, trai
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 REAL = DEVICE == "cuda"
-PARTS = ("training", "encoding", "memory", "profile", "agreement")
+PARTS = ("training", "fresh", "encoding", "memory", "profile", "agreement", "ranks")
 TRAININGS: tuple[tuple[str, dict[str, int]], ...] = (
     ("qodo", {"batch": 128, "rows": 384, "passes": 3}),
     ("qodo", {"batch": 32, "rows": 384, "passes": 3}),
@@ -44,6 +44,8 @@ PEERS: dict[str, tuple[str, ...]] = {"qodo/32/0": ("padding-free", "sdpa"), "qod
 ALLOCATOR = os.environ["PYTORCH_CUDA_ALLOC_CONF"]
 TUNED_PEERS = ("qodo/32/0",)
 """Measured once more with our allocator's setting, which its users would have to know of."""
+FRESH = {"batch": 32, "rows": 1000, "passes": 3}
+RANKED = {"batches": [128, 512], "rows": 1024}
 LIMITS = (("qodo", 128, 384, 40.0), ("qodo", 32, 384, 16.0))
 """Model, batch, rows, and the device memory that the process may take, in GiB."""
 
@@ -68,6 +70,8 @@ class Session:
         self.emit(environment())
         if "training" in parts:
             self.training()
+        if "fresh" in parts:
+            self.fresh()
         if "encoding" in parts:
             self.encoding()
         if "memory" in parts:
@@ -79,6 +83,8 @@ class Session:
                 self.measured(where, side="ours", what="profile", model=name, batch=batch)
         if "agreement" in parts:
             self.agreement()
+        if "ranks" in parts:
+            self.ranks()
 
     def emit(self, record: dict[str, Any]) -> None:
         print(json.dumps(record), flush=True)
@@ -110,6 +116,16 @@ class Session:
             tuned += [{**about, "attention": attention} for attention in attentions if key in TUNED_PEERS]
         self.peer(jobs)
         self.peer(tuned, allocator=ALLOCATOR)
+
+    def fresh(self) -> None:
+        """Each side in fresh processes, in turns; ours first without a compiled kernel anywhere, as on a first night."""
+        options = FRESH if REAL else FRESH | {"batch": 4, "rows": 18}
+        about = {"what": "fresh", "model": "qodo", **options}
+        kernels = {"TRITON_CACHE_DIR": str(self.folder / "kernels")}
+        for number, attention in enumerate(("sdpa", "padding-free")):
+            job = about | {"kernels": "compiled before" if number else "compiled now"}
+            self.child("benchmarks.gpu.fresh", [job], os.environ | kernels)
+            self.peer([{**about, "attention": attention}])
 
     def train(self, name: str, options: dict[str, Any]) -> dict[str, Any]:
         run = ours.train_passes(_shape(name), self.path(name), DEVICE, tiny=not REAL, **options)
@@ -152,7 +168,6 @@ class Session:
             for batch in (32, 128)
         ]
         self.peer(jobs)
-        self.peer(jobs, allocator=ALLOCATOR)
 
     def encode(self, name: str, texts: int) -> dict[str, Any]:
         run = ours.encode(_shape(name), self.path(name), DEVICE, texts=texts)
@@ -174,25 +189,40 @@ class Session:
             losses = partial(correctness.final_losses, shape, folder, DEVICE, paths=paths, **size)
             self.measured(losses, what="final loss", model=name, hidden=shape.sizes["hidden_size"])
 
+    def ranks(self) -> None:
+        if REAL and torch.cuda.device_count() < 2:
+            self.emit({"what": "ranks", "skipped": "it takes two GPUs"})
+            return
+        options: dict[str, Any] = {"model": "qodo", **(RANKED if REAL else {"batches": [6, 12], "rows": 24})}
+        self.path("qodo")
+        compared = partial(ranks.compare, self.folder, _shape("qodo"), DEVICE, **options)
+        self.measured(compared, side="ours", what="ranks", **options)
+
     def peer(self, jobs: list[dict[str, Any]], allocator: str = "") -> None:
         """The other side's process, with torch's allocator as installed or set; its lines are passed on as they come."""
         stand_in = write_package(self.folder / "stand_in")  # before the process starts: a missing path stays missing
-        for job in jobs:
-            self.path(job["model"])
-        ours.release()
-        command = [sys.executable, "-m", "benchmarks.gpu.peer", str(self.folder), *map(json.dumps, jobs)]
         searched = os.pathsep.join([str(stand_in), str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
         environment = os.environ | {"PYTHONPATH": searched, "TOKENIZERS_PARALLELISM": "true"}
         environment.pop("PYTORCH_CUDA_ALLOC_CONF")
         if allocator:
             environment["PYTORCH_CUDA_ALLOC_CONF"] = allocator
+        self.child("benchmarks.gpu.peer", jobs, environment, allocator=allocator or "default")
+
+    def child(self, module: str, jobs: list[dict[str, Any]], environment: dict[str, str], **about: Any) -> None:
+        """Runs the jobs in a process of its own and passes its lines on as they come."""
+        for job in jobs:
+            self.path(job["model"])
+        ours.release()
+        started = {"started": time.time()}
+        told = [json.dumps(job | started if job["what"] == "fresh" else job) for job in jobs]
+        command = [sys.executable, "-m", module, str(self.folder), *told]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith('{"side"'):
-                self.emit(json.loads(line) | {"allocator": allocator or "default"})
+                self.emit(json.loads(line) | about)
         if process.wait():
-            self.emit({"side": "sentence-transformers", "error": f"the process ended with {process.returncode}"})
+            self.emit({"process": module, "error": f"the process ended with {process.returncode}"})
 
 
 def environment() -> dict[str, Any]:

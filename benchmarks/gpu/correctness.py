@@ -40,7 +40,7 @@ def _embedded(
     data = read_rows(encoder, folder, shape, rows, 0, tiny=device == "cpu")
     add_adapter(encoder, recipe_for(shape, rows=rows, batch=rows, epochs=1))
     parameters = adapter_parameters(encoder.model)
-    _as_if_trained(parameters)
+    as_if_trained(parameters)
     batch = make_batch(data, np.arange(rows))
     vectors = padded_embed(encoder, batch.tokens) if path == "padded" else embed_tokens(encoder, batch.tokens, path)
     batch_loss(vectors, batch, 0.05).backward()  # type: ignore[no-untyped-call]
@@ -53,20 +53,20 @@ def _embedded(
 
 def _agreement(expected: tuple[Vectors, Gradients], found: tuple[Vectors, Gradients]) -> dict[str, float]:
     names = list(expected[1])
-    each = [float(_cosine(found[1][name], expected[1][name])) for name in names]
+    each = [float(cosine(found[1][name], expected[1][name])) for name in names]
     flat, flat_expected = (torch.cat([side[1][name].flatten() for name in names]) for side in (found, expected))
     return {
         "lowest_embedding_cosine": float(functional.cosine_similarity(found[0], expected[0]).min()),
-        "gradient_cosine": float(_cosine(flat, flat_expected)),
+        "gradient_cosine": float(cosine(flat, flat_expected)),
         "lowest_gradient_cosine": min(each),
     }
 
 
-def _cosine(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def cosine(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return functional.cosine_similarity(left.flatten().double(), right.flatten().double(), dim=0)
 
 
-def _as_if_trained(parameters: dict[str, torch.nn.Parameter]) -> None:
+def as_if_trained(parameters: dict[str, torch.nn.Parameter]) -> None:
     """A zero B would hide all gradients of A."""
     generator = torch.Generator().manual_seed(5)
     for parameter in parameters.values():

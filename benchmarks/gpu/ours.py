@@ -64,12 +64,18 @@ def recipe_for(shape: Shape, *, rows: int, batch: int, epochs: int, negatives: i
     return derive_recipe(settings, rows=rows, commit_share=0.0, model_type=shape.model_type, hard_negatives=negatives)
 
 
-def read_rows(encoder: Encoder, folder: Path, shape: Shape, rows: int, negatives: int, *, tiny: bool) -> TrainingData:
-    """Rows of the workload through the product's own reading and tokenising."""
+def pairs_file(folder: Path, shape: Shape, rows: int, negatives: int, *, tiny: bool) -> Path:
+    """The workload's rows as the product reads them, written once."""
     file = folder / f"pairs-{rows}-{negatives}.jsonl"
     if not file.is_file():
         write_pairs(file, rows, shape.sizes["vocab_size"], negatives=negatives, tiny=tiny)
-    return prepare(encoder, read_pairs(file), hard_negatives=negatives)
+    return file
+
+
+def read_rows(encoder: Encoder, folder: Path, shape: Shape, rows: int, negatives: int, *, tiny: bool) -> TrainingData:
+    """Rows of the workload through the product's own reading and tokenising."""
+    pairs = read_pairs(pairs_file(folder, shape, rows, negatives, tiny=tiny))
+    return prepare(encoder, pairs, hard_negatives=negatives)
 
 
 def train_passes(

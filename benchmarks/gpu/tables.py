@@ -29,6 +29,16 @@ def tables(records: list[Record], ceiling: float | None) -> Iterable[str]:
             if record.get("allocator", "default") != "default" and "samples_per_second" in record
         ],
     )
+    yield table(
+        "a fresh process | steps 7 to 24, samples/s | passes, samples/s | training, s | process, s | peak GiB",
+        [
+            f"{record['side']}, {record.get('attention') or record['kernels']} | "
+            f"{record['window_samples_per_second']:.0f} | {record['pass_samples_per_second']} | "
+            f"{record['training_seconds']:.1f} | {record['process_seconds']:.1f} | {record['peak_gib']:.1f}"
+            for record in records
+            if record.get("what") == "fresh" and "error" not in record
+        ],
+    )
     yield table("side | batch | texts/s | ours is", _encoding(records))
     yield table(
         "limit, GiB | batch | samples/s | peak GiB | plan",
@@ -36,6 +46,16 @@ def tables(records: list[Record], ceiling: float | None) -> Iterable[str]:
             f"{record['limit_gib']:g} | {record['batch']} | {record['samples_per_second']:.0f} | {record['peak_gib']:.1f}"
             f" | {record['plan']}"
             for record in _ours(records, "limited")
+        ],
+    )
+    yield table(
+        "batch | one GPU, samples/s | two | first pass's mean loss, one | two",
+        [
+            " | ".join(
+                [batch, *(f"{rate:.0f}" for rate in rates), *(f"{loss:.5f}" for loss in record["mean_loss"][batch])]
+            )
+            for record in _ours(records, "ranks")
+            for batch, rates in record["samples_per_second"].items()
         ],
     )
     yield table(
