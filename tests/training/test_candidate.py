@@ -156,6 +156,45 @@ def test_the_same_job_gives_the_same_files(model: Path, filled: Store, tmp_path:
     assert digests[0] == digests[1]
 
 
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from embed_assets.training import loop
+from embed_assets.training.candidate import run_job
+from embed_assets.training.job import read_job
+
+loop.SAVE_EVERY_SECONDS = -1.0
+run_job(read_job(Path(sys.argv[1])), lambda record, steps: record.step == 6 and os.kill(os.getpid(), signal.SIGKILL))
+"""
+
+
+def test_a_job_that_was_killed_is_taken_up_by_the_next_one_with_the_same_files(
+    model: Path, filled: Store, tmp_path: Path
+) -> None:
+    """As a night after a power cut: another candidate, the same inputs, not a bit differs from an undisturbed one."""
+    from embed_assets.files import directory_digests
+
+    train_to_directory(settings_for(model), filled.pairs, tmp_path / "undisturbed")
+    killed = planned(settings_for(model), filled)
+    write_json(tmp_path / "job.json", killed.to_json())
+    command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "job.json")]
+    assert subprocess.run(command, check=False, timeout=500).returncode == -signal.SIGKILL
+    assert not filled.candidates.exists() or not list(filled.candidates.iterdir())
+    assert Path(killed.progress_file).is_file()
+
+    time.sleep(1.1)  # ids count seconds
+    job = planned(settings_for(model), filled)
+    assert job.candidate_id != killed.candidate_id
+    steps: list[int] = []
+    run_job(job, lambda record, _: steps.append(record.step))
+    folder = filled.candidate(job.candidate_id)
+    assert steps[0] == 6
+    assert [record.step for record in read_curve(folder / "curve.jsonl")] == list(range(1, steps[-1] + 1))
+    for part in ("adapter", "model"):
+        assert directory_digests(folder / part) == directory_digests(tmp_path / "undisturbed" / part)
+    assert not Path(job.progress_file).exists()
+
+
 def test_the_prepared_layers_are_gone_before_a_second_model_is_loaded(
     model: Path, filled: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
