@@ -55,7 +55,8 @@ class Ranks:
         padded = own.new_zeros(largest, own.shape[1])
         padded[: len(own)] = own.detach()
         gathered = own.new_empty(self.count * largest, own.shape[1])
-        distributed.all_gather_into_tensor(gathered, padded)
+        gather = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor  # torch < 2.13
+        gather(gathered, padded)
         place = np.empty(len(lengths), dtype=np.int64)
         for rank, share in enumerate(shares):
             place[share] = rank * largest + np.arange(len(share))
