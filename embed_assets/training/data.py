@@ -99,6 +99,8 @@ def read_pairs(path: Path, *, max_pairs: int | None = None) -> pl.DataFrame:
     """
     if not path.is_file():
         raise TrainingError(f"pairs file {path} does not exist; `embed-assets run` writes one from the repositories")
+    if not path.stat().st_size:
+        raise TrainingError(f"pairs file {path} is empty; write a row a line: " + '{"query": "...", "positive": "..."}')
     try:
         frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -107,9 +109,15 @@ def read_pairs(path: Path, *, max_pairs: int | None = None) -> pl.DataFrame:
     for column in ("query", "positive"):
         if column not in frame.columns:
             raise TrainingError(f"pairs file {path} has no column {column!r}; it has {', '.join(frame.columns)}")
+        if (kind := frame[column].dtype) not in (pl.String, pl.Null):
+            raise TrainingError(f"pairs file {path} has a {column} of type {kind}; allowed: String")
         if frame[column].null_count() or (frame[column].str.strip_chars() == "").any():
             raise TrainingError(f"pairs file {path} has rows with an empty {column}")
-    frame = _complete(frame)
+    try:
+        frame = _complete(frame)
+    except pl.exceptions.PolarsError as error:
+        first = str(error).strip().splitlines()[0]
+        raise TrainingError(f"pairs file {path} has a column of a type that does not fit: {first}") from error
     if max_pairs is not None:
         train = frame.filter(pl.col("split") == "train").sort("written_at", descending=True, maintain_order=True)
         frame = pl.concat([train.head(max_pairs), frame.filter(pl.col("split") != "train")])

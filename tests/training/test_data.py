@@ -149,6 +149,11 @@ def test_the_newest_pairs_are_kept(tmp_path: Path) -> None:
         ('{"query": " ", "positive": "p"}\n', "has rows with an empty query"),
         ('{"query": "q", "positive": null}\n{"query": "q", "positive": "p"}\n', "has rows with an empty positive"),
         ("not json\n", "cannot be read"),
+        ("", "is empty; write a row a line"),
+        ('{"query": 5, "positive": "p"}\n', "has a query of type Int64; allowed: String"),
+        ('{"query": null, "positive": "p"}\n', "has rows with an empty query"),
+        ('{"query": "q", "positive": "p", "hard_negatives": [["n"]]}\n', "has a column of a type that does not fit"),
+        ('{"query": "q", "positive": "p", "written_at": "yesterday"}\n', "has a column of a type that does not fit"),
     ],
 )
 def test_a_pairs_file_that_cannot_be_used(content: str, message: str, tmp_path: Path) -> None:
