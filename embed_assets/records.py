@@ -164,6 +164,12 @@ NEGATIVE_SCHEMA: Mapping[str, Any] = {
 }
 """Functions that may be shown in training as a hard negative: the corpus without what judges, and what nearly is."""
 
+REHEARSAL_SCHEMA: Mapping[str, Any] = {
+    "query": pl.String,
+    "text": pl.String,
+}
+"""Docs of foreign functions and their embedded texts: training keeps the base model's ranking of them."""
+
 QUERY_SCHEMA: Mapping[str, Any] = {
     "query_id": pl.String,
     "text": pl.String,

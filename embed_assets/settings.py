@@ -133,6 +133,8 @@ class TrainingSettings(Section):
     """Of AdamW, on the adapter's weights."""
     delta_scale: float | None = Field(default=None, gt=0, le=1)
     """Share of the learnt change that is merged: below 1 trades gain for less forgetting."""
+    rehearsal_weight: float | None = Field(default=None, ge=0)
+    """Of the loss that keeps the base model's ranking of foreign docs; 0 switches it off."""
     seed: int = 42
     """Same inputs, same seed, same adapter."""
     start_from: Path | None = None

@@ -13,6 +13,7 @@ data/
     pairs.json                cut-off, counts, dropped by reason, digests
     splits.json               the sticky cut-off T
     negatives.parquet         NEGATIVE_SCHEMA: what hard negatives are mined among
+    rehearsal.parquet         REHEARSAL_SCHEMA: what training keeps as the base model ranks it
     copies.json               definition_id of every copy -> the document that stands for it
   benchmarks/DIGEST/          corpus.parquet queries.parquet qrels.tsv benchmark.json (written last)
   benchmarks/current          relative link: the benchmark of the latest pairs
@@ -88,6 +89,10 @@ class Store:
     @property
     def pairs_negatives(self) -> Path:
         return self.pairs_dir / "negatives.parquet"
+
+    @property
+    def pairs_rehearsal(self) -> Path:
+        return self.pairs_dir / "rehearsal.parquet"
 
     @property
     def splits(self) -> Path:

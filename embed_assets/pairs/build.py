@@ -34,6 +34,7 @@ from embed_assets.pairs.manifest import (
 )
 from embed_assets.pairs.negatives import held_out_contents
 from embed_assets.pairs.reading import Night, ReadRepository, open_all, trees_at, with_histories
+from embed_assets.pairs.rehearsal import build_rehearsal, installed_packages
 from embed_assets.pairs.separation import Sketches, merge_repeated, separate, without_learnt
 from embed_assets.pairs.sides import Sides, decide_files, decide_sides, read_sides, write_sides
 from embed_assets.pairs.sources import (
@@ -51,7 +52,7 @@ from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.repositories import Source
 from embed_assets.store import Store
 
-PAIRS_VERSION = "8"
+PAIRS_VERSION = "9"
 """Raise it whenever the same repositories would yield other pairs: the next night builds them anew."""
 EXAMPLES = 12
 SOURCES = ("docstring", "commit", "issue", "written")
@@ -154,10 +155,13 @@ def _write(
         training = [proposal for proposal in kept if proposal.split != "test"]
         guard = _guard(night, training, sketches)
         external = [read_external(folder, training, sketches) for folder in _external_sets(night.settings)]
+    with night.step("rehearsal"):
+        rehearsal = _rehearsal(night, kept, [guard, *external], sketches)
     with night.step("write"):
         _remember(store, learnt, pairs)
         write_file(store.pairs, pairs.write_parquet)
         write_file(store.pairs_negatives, minable(corpus, held_out).write_parquet)
+        write_file(store.pairs_rehearsal, rehearsal.write_parquet)
         write_json(store.pairs_copies, copies_of(corpus))
         write_json_lines(pairs, corpus, sketches, store.pairs_dir, held_out=held_out)
         point_link(store.current_benchmark, write_benchmark(benchmark, store.benchmarks))
@@ -174,6 +178,11 @@ def _guard(night: Night, training: list[Proposal], sketches: Sketches) -> Benchm
         least = max(LEAST_QUERIES, night.settings.gate.minimum_queries)
         return read_external(pairs.guard_set, training, sketches, name="guard", least=least)
     return build_guard(training, sketches, night.store.pairs_dir / "guard", queries=pairs.guard_queries)
+
+
+def _rehearsal(night: Night, kept: list[Proposal], judges: list[Benchmark], sketches: Sketches) -> pl.DataFrame:
+    learnt = {repository.source.removeprefix("package:") for repository in night.settings.repositories}
+    return build_rehearsal(kept, judges, sketches, night.store.pairs_dir / "rehearsal", left_out=learnt)
 
 
 def _external_sets(settings: Settings) -> tuple[Path, ...]:
@@ -229,7 +238,7 @@ def _inputs_digest(night: Night, sources: list[tuple[RepositorySettings, Source]
     files += [file for folder in sets for file in sorted(folder.rglob("*.*")) if file.is_file()]
     return digest_of_json(
         {
-            "versions": [PAIRS_VERSION, CHANGES_VERSION, cache_version(), sys.version],
+            "versions": [PAIRS_VERSION, CHANGES_VERSION, cache_version(), sys.version, installed_packages()],
             "pairs": pairs.model_dump(mode="json"),
             "repositories": [[repository.model_dump(mode="json"), source.head] for repository, source in sources],
             "files": [file_sha256(path) for path in files if path is not None and path.exists()],
@@ -245,8 +254,8 @@ def _unchanged(night: Night, inputs: str) -> PairsManifest | None:
     A repository that broke off while it was read is tried again: what was missing may be there now.
     """
     store = night.store
-    paths = [store.pairs_manifest, store.pairs, store.pairs_copies, store.pairs_negatives, store.splits]
-    paths += [store.current_benchmark, store.guard_benchmark]
+    paths = [store.pairs_manifest, store.pairs, store.pairs_copies, store.pairs_negatives, store.pairs_rehearsal]
+    paths += [store.splits, store.current_benchmark, store.guard_benchmark]
     paths += [store.external_benchmark(folder.name) for folder in night.settings.pairs.external_sets]
     if not all(path.exists() for path in paths):
         return None

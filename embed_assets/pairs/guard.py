@@ -6,6 +6,7 @@ Knows nothing of models and margins.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +21,7 @@ from embed_assets.pairs.wording import masked, says_more_than
 from embed_assets.records import QUERY_SCHEMA, SNIPPET_SCHEMA, Benchmark, digest_of, query_digest
 from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.extract import definition_id_of, snippet_id_of
-from embed_assets.snippets.package_source import STANDARD_LIBRARY, standard_library
+from embed_assets.snippets.package_source import STANDARD_LIBRARY, PackageSource, standard_library
 from embed_assets.snippets.parse import parse
 
 DOCUMENTS_PER_QUERY = 2
@@ -40,8 +41,8 @@ def build_guard(training: list[Proposal], sketches: Sketches, cache: Path, *, qu
             from chance; fewer are the first of the same order.
     """
     library = _library(cache)
-    drawn = _drawn(library, queries + RESERVE)
-    kept = _unlike(drawn, training, sketches)[:queries]
+    drawn = documented(library, queries + RESERVE)
+    kept = unlike(drawn, training, sketches)[:queries]
     asked = {function.definition_id for function, _ in kept}
     beside = sorted(
         (function for function in library.documents() if function.definition_id not in asked),
@@ -56,7 +57,7 @@ def build_guard(training: list[Proposal], sketches: Sketches, cache: Path, *, qu
     )
 
 
-def _drawn(library: Corpus, most: int) -> list[tuple[Function, str]]:
+def documented(library: Corpus, most: int) -> list[tuple[Function, str]]:
     """At most `most` documented functions with their query, each text once; their names alone decide the order."""
     found: dict[str, tuple[Function, str]] = {}
     for function in sorted(library.documents(), key=lambda function: digest_of("guard query", function.definition_id)):
@@ -68,20 +69,20 @@ def _drawn(library: Corpus, most: int) -> list[tuple[Function, str]]:
     return list(found.values())
 
 
-def _unlike(
-    drawn: list[tuple[Function, str]], training: list[Proposal], sketches: Sketches
+def unlike(
+    drawn: Sequence[tuple[Function, str]], proposals: Sequence[Proposal], sketches: Sketches
 ) -> list[tuple[Function, str]]:
-    """Without what resembles a training row, in its query or in its answer."""
+    """Without what resembles one of `proposals`, in its query or in its answer."""
     as_proposals = [
         Proposal(source="guard", split="test", query=text, answers=(function,), repository="", group_id="")
         for function, text in drawn
     ]
-    learnt = [answer for proposal in training for answer in proposal.answers]
+    learnt = [answer for proposal in proposals for answer in proposal.answers]
     taken = taken_answers(learnt, as_proposals, sketches)
     resembling = {
         place
         for _, place, _ in near_pairs(
-            [sketches.of_query(proposal.query) for proposal in training],
+            [sketches.of_query(proposal.query) for proposal in proposals],
             [sketches.of_query(text) for _, text in drawn],
         )
     }
@@ -116,26 +117,36 @@ def _library(cache: Path) -> Corpus:
 
 
 def _parsed_library() -> pl.DataFrame:
-    rows = []
     with standard_library() as source:
-        entries = [entry for entry in source.entries() if entry.path.endswith(".py")]
-        contents = dict(source.read(entry.blob_id for entry in entries))
-        for entry in entries:
-            if "/test" in f"/{entry.path}":
-                continue
-            for definition in parse(contents[entry.blob_id], "python").definitions:
-                rows.append(
-                    {
-                        **{name: getattr(definition, name) for name in _OF_DEFINITION},
-                        "definition_id": definition_id_of(source.name, entry.path, definition),
-                        "snippet_id": snippet_id_of("python", definition.code),
-                        "repository": source.name,
-                        "path": entry.path,
-                        "language": "python",
-                        "blob_id": entry.blob_id,
-                        "is_test": False,
-                    }
-                )
+        return parsed(source)
+
+
+def parsed(source: PackageSource | None, *, most_files: int | None = None) -> pl.DataFrame:
+    """Definitions of a package's Python files without its tests, SNIPPET_SCHEMA.
+
+    Args:
+        most_files: at most so many, chosen by their names.
+    """
+    if source is None:
+        return pl.DataFrame(schema=dict(SNIPPET_SCHEMA))
+    rows = []
+    entries = [entry for entry in source.entries() if entry.path.endswith(".py") and "/test" not in f"/{entry.path}"]
+    entries = sorted(entries, key=lambda entry: digest_of("file", entry.path))[:most_files]
+    contents = dict(source.read(entry.blob_id for entry in entries))
+    for entry in sorted(entries, key=lambda entry: entry.path):
+        for definition in parse(contents[entry.blob_id], "python").definitions:
+            rows.append(
+                {
+                    **{name: getattr(definition, name) for name in _OF_DEFINITION},
+                    "definition_id": definition_id_of(source.name, entry.path, definition),
+                    "snippet_id": snippet_id_of("python", definition.code),
+                    "repository": source.name,
+                    "path": entry.path,
+                    "language": "python",
+                    "blob_id": entry.blob_id,
+                    "is_test": False,
+                }
+            )
     return pl.DataFrame(rows, schema=dict(SNIPPET_SCHEMA))
 
 

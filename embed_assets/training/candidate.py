@@ -27,6 +27,7 @@ from embed_assets.training.job import TrainingJob
 from embed_assets.training.loop import TrainingResult, train
 from embed_assets.training.mining import read_negatives, with_mined_negatives
 from embed_assets.training.ranks import Ranks, join_ranks
+from embed_assets.training.rehearsal import Rehearsal, prepare_rehearsal, read_rehearsal
 from embed_assets.training.validation import validation_set
 
 MERGE_TOLERANCE = 2e-3
@@ -45,6 +46,7 @@ class Prepared:
     """Training rows."""
     data: TrainingData
     validation: TrainingData | None
+    rehearsal: Rehearsal | None = None
     start: WarmStart | None = None
     """The adapter that is continued."""
 
@@ -75,6 +77,7 @@ def run_job(job: TrainingJob, observe: Observe = lambda record, steps: None) -> 
         prepared.data,
         job.recipe,
         start=prepared.start,
+        rehearsal=prepared.rehearsal,
         validation=validation_set(prepared.validation, prepared.data, seed=job.recipe.seed),
         path=job.path,
         ranks=ranks,
@@ -111,7 +114,18 @@ def load_inputs(job: TrainingJob) -> Prepared:
         "%d training rows of %.0f tokens, %d validation rows, %d texts cut to %d tokens, tokenised in %.1f s",
         len(data), data.tokens_per_row, len(held_out), data.truncated, encoder.max_tokens, time.monotonic() - started,
     )  # fmt: skip
-    return Prepared(encoder=encoder, pairs=pairs, data=data, validation=validation, start=start)
+    rehearsal = _rehearsal(job, encoder, len(data))
+    return Prepared(encoder=encoder, pairs=pairs, data=data, validation=validation, rehearsal=rehearsal, start=start)
+
+
+def _rehearsal(job: TrainingJob, encoder: Encoder, rows: int) -> Rehearsal | None:
+    if not job.rehearsal:
+        return None
+    recipe = job.recipe
+    steps = recipe.epochs * -(-rows // recipe.batch_size)
+    return prepare_rehearsal(
+        encoder, read_rehearsal(Path(job.rehearsal)), steps=steps, weight=recipe.rehearsal, seed=recipe.seed
+    )
 
 
 def _planned_start(job: TrainingJob) -> WarmStart | None:
@@ -158,6 +172,7 @@ def summarise(job: TrainingJob, prepared: Prepared, result: TrainingResult, rank
         "learnt_until": until,
         "started_from": {"candidate_id": start.start_id, "digest": start.digest} if start else None,
         "rows": len(prepared.data),
+        "rehearsed": len(prepared.rehearsal.query_tokens) if prepared.rehearsal else 0,
         "tokens_per_row": round(prepared.data.tokens_per_row, 1),
         "truncated_texts": prepared.data.truncated,
         "query_digests": sorted(queries | (start.query_digests if start else set())),

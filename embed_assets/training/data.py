@@ -71,11 +71,24 @@ class TrainingData:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Rehearsed:
+    """Foreign docs and their functions beside a batch, whose ranking is to stay the base model's."""
+
+    queries: np.ndarray
+    """(draw,) index into the batch's tokens"""
+    passages: np.ndarray
+    """(draw,) index into the batch's tokens"""
+    scores: np.ndarray
+    """(draw, draw) float32, the base model's cosines of queries and passages"""
+    weight: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """One step: the distinct token rows to embed, and how rows and columns point to them."""
 
     tokens: list[list[int]]
-    """Distinct queries, then distinct passages."""
+    """Distinct queries, then distinct passages, then what is rehearsed."""
     queries: np.ndarray
     """(rows,) index into tokens"""
     passages: np.ndarray
@@ -86,6 +99,7 @@ class Batch:
     """(rows, columns) bool"""
     weights: np.ndarray
     """(rows,) float32"""
+    rehearsed: Rehearsed | None = None
 
 
 def read_pairs(path: Path, *, max_pairs: int | None = None) -> pl.DataFrame:

@@ -28,6 +28,8 @@ class TrainingJob:
     pairs_digest: str
     negatives: str = ""
     """File of what hard negatives are mined among; none are mined when empty."""
+    rehearsal: str = ""
+    """File of the foreign docs to rehearse; none are when empty."""
     cutoff: int
     max_pairs: int | None = None
     base_name: str

@@ -28,6 +28,7 @@ from embed_assets.training.figures import Figures, QueuedStep
 from embed_assets.training.memory import MemoryPlan, is_out_of_memory
 from embed_assets.training.ranks import Ranks
 from embed_assets.training.recipe import Recipe
+from embed_assets.training.rehearsal import Rehearsal
 from embed_assets.training.resume import Progress, save_progress
 from embed_assets.training.start import Run, start_run
 from embed_assets.training.step import loss_and_gradients
@@ -68,6 +69,7 @@ def train(
     recipe: Recipe,
     *,
     start: WarmStart | None = None,
+    rehearsal: Rehearsal | None = None,
     plan: MemoryPlan | None = None,
     validation: ValidationSet | None = None,
     path: str = "auto",
@@ -81,6 +83,7 @@ def train(
 
     Args:
         start: the adapter to continue; a fresh one, which adds nothing, when not given.
+        rehearsal: foreign docs whose ranking is to stay the base model's; nothing is rehearsed when not given.
         plan: how a step fits into memory; made from the data and the device's free memory when not given.
         validation: what decides which pass is kept; without it the last one is.
         path: auto, padded, flat, packed or fused.
@@ -93,7 +96,7 @@ def train(
         TrainingError: the loss is no number or explodes, a LoRA target is wrong, or memory runs out twice.
     """
     begun = start_run(
-        encoder, data, recipe, start=start, plan=plan, path=path, precision=precision, ranks=ranks,
+        encoder, data, recipe, start=start, rehearsal=rehearsal, plan=plan, path=path, precision=precision, ranks=ranks,
         progress_file=progress_file, digest=run,
     )  # fmt: skip
     progress = begun.progress
@@ -104,7 +107,7 @@ def train(
     steps = steps_per_epoch * recipe.epochs
     figures = Figures(begun, steps_per_epoch)
     saved_at = time.monotonic()
-    for number, rows, batch in _batches_ahead(data, recipe, progress.step):
+    for number, rows, batch in _batches_ahead(data, recipe, rehearsal, progress.step):
         queued = _queue_step(begun, number, len(rows), batch, learning_rate_at(number, steps, recipe))
         ends_epoch = (number + 1) % steps_per_epoch == 0
         reads = number + 1 == steps or (ends_epoch and validation is not None)
@@ -155,8 +158,14 @@ def _queue_step(run: Run, number: int, rows: int, batch: Batch, rate: float) -> 
     return QueuedStep(number, rows, batch, rate, Arrival(torch.stack([loss, norm.to(loss.dtype)])))
 
 
-def _batches_ahead(data: TrainingData, recipe: Recipe, first: int) -> Iterator[tuple[int, np.ndarray, Batch]]:
+def _batches_ahead(
+    data: TrainingData, recipe: Recipe, rehearsal: Rehearsal | None, first: int
+) -> Iterator[tuple[int, np.ndarray, Batch]]:
     """(step, its rows, its batch) from step `first` on; the next one is made while this one computes."""
+
+    def made(step: int, rows: np.ndarray) -> Batch:
+        batch = make_batch(data, rows)
+        return rehearsal.beside(batch, step) if rehearsal else batch
 
     def shuffled() -> Iterator[tuple[int, np.ndarray]]:
         step = 0
@@ -169,7 +178,7 @@ def _batches_ahead(data: TrainingData, recipe: Recipe, first: int) -> Iterator[t
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as ahead:
         ready: deque[tuple[int, np.ndarray, Future[Batch]]] = deque()
         for step, rows in shuffled():
-            ready.append((step, rows, ahead.submit(make_batch, data, rows)))
+            ready.append((step, rows, ahead.submit(made, step, rows)))
             if len(ready) > 1:
                 number, of, batch = ready.popleft()
                 yield number, of, batch.result()

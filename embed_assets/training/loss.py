@@ -30,6 +30,27 @@ def info_nce(
     return (losses * weights).sum() / weights.sum()
 
 
+def ranking_divergence(
+    scores: "torch.Tensor",  # (queries, passages) cosines
+    kept: "torch.Tensor",  # (queries, passages) cosines of the model whose ranking is to stay
+    *,
+    temperature: float,
+) -> "torch.Tensor":
+    """KL(softmax(kept / t) || softmax(scores / t)), over passages for each query and over queries for each passage.
+
+    The mean of both directions; zero where the scores differ by constants of their rows and columns at most.
+    """
+    import torch
+
+    def one_way(now: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.kl_div(
+            torch.log_softmax(now / temperature, dim=1), torch.log_softmax(before / temperature, dim=1),
+            log_target=True, reduction="batchmean",
+        )  # fmt: skip
+
+    return (one_way(scores, kept) + one_way(scores.T, kept.T)) / 2
+
+
 def masked_columns(
     positives: np.ndarray,  # (rows,) column of each row's positive
     answers: np.ndarray,  # (rows, known) bool: passages that are a positive of the row's query, in this batch or not

@@ -19,6 +19,7 @@ from embed_assets.encoder.fused_memory import (
     layers_to_recompute,
 )
 from embed_assets.training.data import TrainingData, epoch_batches
+from embed_assets.training.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     import torch
@@ -116,11 +117,14 @@ def _plan_fused(config: Any, pooling: str, step_tokens: int, free: int, rank: in
     )  # fmt: skip
 
 
-def largest_step_tokens(data: TrainingData, batch_size: int, *, seed: int, ranks: int = 1) -> int:
+def largest_step_tokens(
+    data: TrainingData, batch_size: int, *, seed: int, rehearsal: Rehearsal | None = None, ranks: int = 1
+) -> int:
     """Tokens of the first pass's largest step, a rank's share: what memory must suffice for."""
     tokens = data.row_tokens()  # (rows,)
     batches = epoch_batches(data, batch_size, seed=seed, epoch=0)
-    return -(-int(max(tokens[rows].sum() for rows in batches)) // ranks)
+    beside = [rehearsal.tokens(step) if rehearsal else 0 for step in range(len(batches))]
+    return -(-int(max(tokens[rows].sum() + more for rows, more in zip(batches, beside, strict=True))) // ranks)
 
 
 def activation_bytes_per_token(encoder: Encoder) -> int:

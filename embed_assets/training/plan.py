@@ -75,6 +75,7 @@ def plan_training(
         pairs=store.pairs,
         pairs_digest=str(manifest["pairs_digest"]),
         negatives=store.pairs_negatives,
+        rehearsal=store.pairs_rehearsal,
         cutoff=int(manifest["cutoff"]),
         model_name=model_name,
         candidates=store.candidates,
@@ -90,6 +91,7 @@ def build_job(
     pairs: Path,
     pairs_digest: str,
     negatives: Path | None = None,
+    rehearsal: Path | None = None,
     cutoff: int,
     candidates: Path,
     runs: Path,
@@ -124,7 +126,9 @@ def build_job(
     max_tokens = settings.model.max_tokens or layout.max_tokens
     mines = recipe.mined and negatives is not None and negatives.is_file()
     among = file_sha256(negatives) if mines and negatives else ""
-    decides = [CODE_VERSION, pairs_digest, among, max_pairs, base_digest, max_tokens, recipe.to_json()]
+    rehearses = recipe.rehearsal > 0 and rehearsal is not None and rehearsal.is_file()
+    kept = file_sha256(rehearsal) if rehearses and rehearsal else ""
+    decides = [CODE_VERSION, pairs_digest, among, kept, max_pairs, base_digest, max_tokens, recipe.to_json()]
     inputs = digest_of_json([*decides, *([start.digest] if start else [])])
     candidate_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{inputs[:8]}"
     return TrainingJob(
@@ -137,6 +141,7 @@ def build_job(
         pairs=str(pairs.absolute()),
         pairs_digest=pairs_digest,
         negatives=str(negatives.absolute()) if mines and negatives else "",
+        rehearsal=str(rehearsal.absolute()) if rehearses and rehearsal else "",
         cutoff=cutoff,
         max_pairs=max_pairs,
         base_name=base.name,

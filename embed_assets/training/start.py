@@ -14,6 +14,7 @@ from embed_assets.training.lora import has_fast_bfloat16, speed_up_adapter
 from embed_assets.training.memory import MemoryPlan, largest_step_tokens, plan_memory
 from embed_assets.training.ranks import Ranks
 from embed_assets.training.recipe import Recipe
+from embed_assets.training.rehearsal import Rehearsal
 from embed_assets.training.resume import Progress, load_progress
 from embed_assets.training.warm_start import begin_from
 
@@ -51,6 +52,7 @@ def start_run(
     recipe: Recipe,
     *,
     start: WarmStart | None,
+    rehearsal: Rehearsal | None,
     plan: MemoryPlan | None,
     path: str,
     precision: str,
@@ -78,7 +80,7 @@ def start_run(
     chosen = choose_path(encoder, path, level=logging.INFO)
     precision = _speed_up(encoder, chosen, precision)
     logger.info("large products in %s", precision)
-    plan = plan or _plan(encoder, data, recipe, chosen, ranks)
+    plan = plan or _plan(encoder, data, recipe, rehearsal, chosen, ranks)
     saved = load_progress(progress_file, digest, encoder.model, optimizer) if progress_file else None
     return Run(
         encoder=encoder, recipe=recipe, ranks=ranks, adapted=adapted, parameters=parameters, optimizer=optimizer,
@@ -86,9 +88,11 @@ def start_run(
     )  # fmt: skip
 
 
-def _plan(encoder: Encoder, data: TrainingData, recipe: Recipe, path: str, ranks: Ranks) -> MemoryPlan:
+def _plan(
+    encoder: Encoder, data: TrainingData, recipe: Recipe, rehearsal: Rehearsal | None, path: str, ranks: Ranks
+) -> MemoryPlan:
     """The memory plan for these rows, said in the log."""
-    tokens = largest_step_tokens(data, recipe.batch_size, seed=recipe.seed, ranks=ranks.count)
+    tokens = largest_step_tokens(data, recipe.batch_size, seed=recipe.seed, rehearsal=rehearsal, ranks=ranks.count)
     plan = plan_memory(encoder, step_tokens=tokens, path=path, rank=recipe.lora_rank)
     logger.info("%s", plan.reason)
     return plan

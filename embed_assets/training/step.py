@@ -12,7 +12,7 @@ from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.paths import embed_tokens, row_batches
 from embed_assets.encoder.transfer import to_device
 from embed_assets.training.data import Batch
-from embed_assets.training.loss import info_nce
+from embed_assets.training.loss import info_nce, ranking_divergence
 from embed_assets.training.memory import MemoryPlan
 from embed_assets.training.ranks import Ranks
 
@@ -61,12 +61,12 @@ def micro_batches(lengths: list[int], plan: MemoryPlan, path: str) -> list[list[
 
 
 def batch_loss(vectors: "torch.Tensor", batch: Batch, temperature: float) -> "torch.Tensor":
-    """InfoNCE of a batch whose distinct texts have `vectors` (texts, dim)."""
+    """InfoNCE of a batch whose distinct texts have `vectors` (texts, dim); what is rehearsed has its share."""
 
     def on_device(array: np.ndarray) -> "torch.Tensor":
         return to_device(array, vectors.device)
 
-    return info_nce(
+    loss = info_nce(
         vectors[on_device(batch.queries)],
         vectors[on_device(batch.passages)],
         on_device(batch.positives),
@@ -74,6 +74,11 @@ def batch_loss(vectors: "torch.Tensor", batch: Batch, temperature: float) -> "to
         temperature=temperature,
         weights=on_device(batch.weights),
     )
+    if (rehearsed := batch.rehearsed) is None:
+        return loss
+    scores = vectors[on_device(rehearsed.queries)] @ vectors[on_device(rehearsed.passages)].T  # (draw, draw)
+    kept = on_device(rehearsed.scores)
+    return loss + rehearsed.weight * ranking_divergence(scores, kept, temperature=temperature)
 
 
 def _in_order(embedded: "list[torch.Tensor]", micro: list[list[int]]) -> "torch.Tensor":

@@ -1,0 +1,98 @@
+"""What keeps a night from forgetting: beside each batch, foreign docs and functions that the base model ranks well.
+
+The loss asks the adapter to rank the functions of such a draw for each of its docs, and the docs for each function, as
+the base model does (Li and Hoiem 2016, Learning without Forgetting; the distributions are those of InfoNCE). It pulls
+on rankings alone: vectors are free to move together. What it costs and brings is in docs/experiments.md.
+"""
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from embed_assets.encoder.encoder import Encoder
+from embed_assets.records import REHEARSAL_SCHEMA
+from embed_assets.training.data import Batch, Rehearsed
+from embed_assets.training.errors import TrainingError
+
+DRAWN = 64
+"""Docs with their functions beside each batch."""
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rehearsal:
+    """Tokenised rows in the order in which they are drawn, with the base model's vectors."""
+
+    query_tokens: list[list[int]]
+    passage_tokens: list[list[int]]
+    queries: np.ndarray
+    """(rows, dim) float32, the base model's"""
+    passages: np.ndarray
+    """(rows, dim) float32, the base model's"""
+    weight: float
+    """Of its loss beside InfoNCE."""
+
+    def drawn(self, step: int) -> np.ndarray:  # (rows of a draw,)
+        """Rows of step `step`: the next ones in turn, from the start again after the last."""
+        count = len(self.query_tokens)
+        return np.arange(step * DRAWN, step * DRAWN + min(DRAWN, count)) % count
+
+    def tokens(self, step: int) -> int:
+        """Tokens that step `step` embeds beside its batch."""
+        return sum(len(self.query_tokens[row]) + len(self.passage_tokens[row]) for row in self.drawn(step))
+
+    def beside(self, batch: Batch, step: int) -> Batch:
+        """`batch` with the draw of step `step` behind its own texts."""
+        rows = self.drawn(step)
+        first = len(batch.tokens)
+        tokens = [self.query_tokens[row] for row in rows] + [self.passage_tokens[row] for row in rows]
+        rehearsed = Rehearsed(
+            queries=first + np.arange(len(rows)),
+            passages=first + len(rows) + np.arange(len(rows)),
+            scores=self.queries[rows] @ self.passages[rows].T,
+            weight=self.weight,
+        )
+        return replace(batch, tokens=[*batch.tokens, *tokens], rehearsed=rehearsed)
+
+
+def read_rehearsal(path: Path) -> pl.DataFrame:
+    """
+    Raises:
+        TrainingError: the file cannot be read.
+    """
+    try:
+        return pl.read_parquet(path).select(list(REHEARSAL_SCHEMA))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}; build the pairs again, or delete it") from error
+
+
+def prepare_rehearsal(
+    encoder: Encoder, table: pl.DataFrame, *, steps: int, weight: float, seed: int
+) -> Rehearsal | None:
+    """The rows that `steps` steps draw, embedded by the model as it is, before an adapter comes.
+
+    Returns:
+        None where there are too few rows to rank.
+    """
+    from embed_assets.encoder.flat_encode import drop_encoding_stack
+
+    if len(table) < 2:
+        return None
+    started = time.monotonic()
+    order = np.random.default_rng([seed, 3]).permutation(len(table))[: steps * DRAWN]
+    queries = list(encoder.tokenise(table["query"].gather(order).to_list(), "query"))
+    passages = list(encoder.tokenise(table["text"].gather(order).to_list()))
+    rehearsal = Rehearsal(
+        query_tokens=queries,
+        passage_tokens=passages,
+        queries=encoder.encode_rows(queries),
+        passages=encoder.encode_rows(passages),
+        weight=weight,
+    )
+    drop_encoding_stack(encoder)  # an adapter comes next, and needs the memory
+    logger.info("%d foreign docs to rehearse, embedded in %.1f s", len(order), time.monotonic() - started)
+    return rehearsal
