@@ -46,7 +46,7 @@ from embed_assets.pairs.sources import (
 )
 from embed_assets.pairs.tables import benchmark_of, copies_of, minable, pair_rows, write_json_lines
 from embed_assets.pairs.written import written_proposals
-from embed_assets.records import Benchmark, digest_of, digest_of_json, query_digest
+from embed_assets.records import REHEARSAL_SCHEMA, Benchmark, digest_of, digest_of_json, query_digest
 from embed_assets.settings import RepositorySettings, Settings
 from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.repositories import Source
@@ -181,6 +181,10 @@ def _guard(night: Night, training: list[Proposal], sketches: Sketches) -> Benchm
 
 
 def _rehearsal(night: Night, kept: list[Proposal], judges: list[Benchmark], sketches: Sketches) -> pl.DataFrame:
+    """Empty where no history is learnt from, or nothing is to be rehearsed: then training asks for none."""
+    history = any(proposal.source == "commit" and proposal.split == "train" for proposal in kept)
+    if not history or night.settings.training.rehearsal_weight == 0:
+        return pl.DataFrame(schema=dict(REHEARSAL_SCHEMA))
     learnt = {repository.source.removeprefix("package:") for repository in night.settings.repositories}
     return build_rehearsal(kept, judges, sketches, night.store.pairs_dir / "rehearsal", left_out=learnt)
 
@@ -244,6 +248,7 @@ def _inputs_digest(night: Night, sources: list[tuple[RepositorySettings, Source]
             "files": [file_sha256(path) for path in files if path is not None and path.exists()],
             "failed": sorted(night.failed),
             **({"start": night.start.digest} if night.start else {}),
+            **({"rehearsal": False} if night.settings.training.rehearsal_weight == 0 else {}),
         }
     )
 
