@@ -62,10 +62,12 @@ def test_one_repository_on_top_of_the_teams_adapter(tmp_path: Path) -> None:
     latest = team.checkpoint_latest
     with pytest.raises(WarmStartError, match="nothing is promoted there yet"):
         read_warm_start(latest)
-    theirs = night(settings_for(model, team), team, rows.head(60))
+    theirs = night(settings_for(model, team), team, rows)  # all repositories, this one too
     settings = settings_for(model, own, start_from=latest)
-    trained = night(settings, own, rows.tail(60).with_columns(repository=pl.lit("own")))
-    assert trained["first_loss"] < theirs["first_loss"]  # type: ignore[operator]
+    of_its_own = rows.tail(60).with_columns(repository=pl.lit("own"))
+    trained = night(settings, own, of_its_own)
+    cold = Store(tmp_path / "cold")
+    assert trained["first_loss"] < night(settings_for(model, cold), cold, of_its_own)["first_loss"]  # type: ignore[operator]
     assert trained["started_from"] == {
         "candidate_id": theirs["candidate_id"],
         "digest": read_warm_start(latest).digest,

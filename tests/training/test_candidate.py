@@ -17,7 +17,7 @@ from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.load import load_encoder
 from embed_assets.files import StoreError, append_line, write_json
-from embed_assets.records import NEGATIVE_SCHEMA, query_digest
+from embed_assets.records import NEGATIVE_SCHEMA, REHEARSAL_SCHEMA, query_digest
 from embed_assets.settings import Settings
 from embed_assets.store import Store
 from embed_assets.training import candidate
@@ -75,12 +75,30 @@ def test_a_historys_negatives_are_mined_among_what_may_be_shown(
 
     def mined(encoder: Encoder, pairs: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:
         assert documents.equals(shown)
-        return pairs.with_columns(hard_negatives=pl.lit([documents["text"][0]]))
+        return pairs.with_columns(hard_negatives=pl.concat_list(pl.lit(documents["text"][0]), "hard_negatives"))
 
     monkeypatch.setattr(candidate, "with_mined_negatives", mined)
     data = load_inputs(job).data
-    [place] = np.unique(data.negatives)
+    [place] = np.unique(data.negatives[:, 0])
     assert data.passage_tokens[place] == load_encoder(model, device="cpu").tokenise(["run()"])[0]
+    assert data.negatives.shape[1] == 2 and len(np.unique(data.negatives[:, 1])) > 1, "the row's own stays beside it"
+
+
+def test_a_history_rehearses_and_documentation_does_not(model: Path, filled: Store) -> None:
+    documentation = planned(settings_for(model), filled)
+    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
+    before = planned(settings_for(model), filled)
+    foreign = [(f"what step {row} does", f"lib.py step{row}\ndef step{row}(): pass") for row in range(20)]
+    pl.DataFrame(foreign, schema=dict(REHEARSAL_SCHEMA), orient="row").write_parquet(filled.pairs_rehearsal)
+    job = planned(settings_for(model), filled)
+    assert (documentation.rehearsal, before.rehearsal) == ("", "")
+    assert job.rehearsal == str(filled.pairs_rehearsal.absolute()) and job.input_digest != before.input_digest
+    rehearsal = load_inputs(job).rehearsal
+    assert rehearsal is not None and rehearsal.weight == job.recipe.rehearsal > 0
+    assert len(rehearsal.query_tokens) == 20
+    with_none = settings_for(model).model_dump()
+    with_none["training"]["rehearsal_weight"] = 0
+    assert planned(Settings.model_validate(with_none), filled).rehearsal == ""
 
 
 def run_child(job: Path, **environment: str) -> "subprocess.Popen[str]":

@@ -5,7 +5,7 @@ import pytest
 from embed_assets.models import CATALOGUE
 from embed_assets.settings import TrainingSettings
 from embed_assets.training.errors import TrainingError
-from embed_assets.training.recipe import Recipe, derive_recipe, expectation
+from embed_assets.training.recipe import REHEARSAL_WEIGHT, Recipe, derive_recipe, expectation
 
 MINILM = CATALOGUE["minilm"]
 
@@ -50,10 +50,18 @@ def test_few_rows_take_smaller_batches() -> None:
 
 
 def test_small_models_mine_their_negatives_from_the_corpus_of_a_history() -> None:
-    assert derived().mined
+    assert derived().mined and derived().hard_negatives == 2
     assert not derived(commit_share=0.0).mined
     assert not derived(hard_negatives=0).mined
     assert not derived(model_type="qwen2", spec=CATALOGUE["qodo"]).mined
+
+
+def test_small_models_rehearse_beside_a_history_unless_told_otherwise() -> None:
+    assert derived().rehearsal == REHEARSAL_WEIGHT
+    assert derived(commit_share=0.0).rehearsal == 0
+    assert derived(model_type="qwen2", spec=CATALOGUE["qodo"]).rehearsal == 0
+    assert derived(settings=TrainingSettings(rehearsal_weight=0)).rehearsal == 0
+    assert derived(settings=TrainingSettings(rehearsal_weight=1.5), commit_share=0.0).rehearsal == 1.5
 
 
 def test_large_models_move_less() -> None:
