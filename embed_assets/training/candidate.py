@@ -124,8 +124,9 @@ def _rehearsal(job: TrainingJob, encoder: Encoder, rows: int) -> Rehearsal | Non
     recipe = job.recipe
     steps = recipe.epochs * -(-rows // recipe.batch_size)
     return prepare_rehearsal(
-        encoder, read_rehearsal(Path(job.rehearsal)), steps=steps, weight=recipe.rehearsal, seed=recipe.seed
-    )
+        encoder, read_rehearsal(Path(job.rehearsal)),
+        steps=steps, batch_size=recipe.batch_size, weight=recipe.rehearsal, seed=recipe.seed,
+    )  # fmt: skip
 
 
 def _planned_start(job: TrainingJob) -> WarmStart | None:

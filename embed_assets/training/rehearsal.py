@@ -19,7 +19,7 @@ from embed_assets.training.data import Batch, Rehearsed
 from embed_assets.training.errors import TrainingError
 
 DRAWN = 64
-"""Docs with their functions beside each batch."""
+"""Docs with their functions beside each batch, at most: twice as many as the batch has rows."""
 logger = logging.getLogger(__name__)
 
 
@@ -35,11 +35,13 @@ class Rehearsal:
     """(rows, dim) float32, the base model's"""
     weight: float
     """Of its loss beside InfoNCE."""
+    draw: int
+    """Rows beside each batch."""
 
     def drawn(self, step: int) -> np.ndarray:  # (rows of a draw,)
         """Rows of step `step`: the next ones in turn, from the start again after the last."""
         count = len(self.query_tokens)
-        return np.arange(step * DRAWN, step * DRAWN + min(DRAWN, count)) % count
+        return np.arange(step * self.draw, step * self.draw + min(self.draw, count)) % count
 
     def tokens(self, step: int) -> int:
         """Tokens that step `step` embeds beside its batch."""
@@ -71,7 +73,7 @@ def read_rehearsal(path: Path) -> pl.DataFrame:
 
 
 def prepare_rehearsal(
-    encoder: Encoder, table: pl.DataFrame, *, steps: int, weight: float, seed: int
+    encoder: Encoder, table: pl.DataFrame, *, steps: int, batch_size: int, weight: float, seed: int
 ) -> Rehearsal | None:
     """The rows that `steps` steps draw, embedded by the model as it is, before an adapter comes.
 
@@ -82,8 +84,8 @@ def prepare_rehearsal(
 
     if len(table) < 2:
         return None
-    started = time.monotonic()
-    order = np.random.default_rng([seed, 3]).permutation(len(table))[: steps * DRAWN]
+    started, draw = time.monotonic(), min(DRAWN, 2 * batch_size)
+    order = np.random.default_rng([seed, 3]).permutation(len(table))[: steps * draw]
     queries = list(encoder.tokenise(table["query"].gather(order).to_list(), "query"))
     passages = list(encoder.tokenise(table["text"].gather(order).to_list()))
     rehearsal = Rehearsal(
@@ -92,6 +94,7 @@ def prepare_rehearsal(
         queries=encoder.encode_rows(queries),
         passages=encoder.encode_rows(passages),
         weight=weight,
+        draw=draw,
     )
     drop_encoding_stack(encoder)  # an adapter comes next, and needs the memory
     logger.info("%d foreign docs to rehearse, embedded in %.1f s", len(order), time.monotonic() - started)

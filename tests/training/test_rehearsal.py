@@ -36,7 +36,7 @@ def foreign(rows: int) -> pl.DataFrame:
 
 
 def rehearsal_for(encoder: Encoder, rows: int = 40, weight: float = 5.0) -> Rehearsal:
-    prepared = prepare_rehearsal(encoder, foreign(rows), steps=100, weight=weight, seed=1)
+    prepared = prepare_rehearsal(encoder, foreign(rows), steps=100, batch_size=DRAWN, weight=weight, seed=1)
     assert prepared is not None
     return prepared
 
@@ -63,9 +63,9 @@ def test_every_row_has_its_turn(tmp_path: Path) -> None:
 
 def test_only_what_is_drawn_is_embedded(tmp_path: Path) -> None:
     encoder = load_encoder(tiny_data(tmp_path)[0], device="cpu")
-    prepared = prepare_rehearsal(encoder, foreign(200), steps=2, weight=1.0, seed=1)
-    assert prepared is not None and len(prepared.query_tokens) == 2 * DRAWN
-    assert prepare_rehearsal(encoder, foreign(1), steps=2, weight=1.0, seed=1) is None
+    prepared = prepare_rehearsal(encoder, foreign(200), steps=2, batch_size=8, weight=1.0, seed=1)
+    assert prepared is not None and len(prepared.query_tokens) == 2 * 16, "twice as many as a batch has rows"
+    assert prepare_rehearsal(encoder, foreign(1), steps=2, batch_size=8, weight=1.0, seed=1) is None
 
 
 def test_a_fresh_adapter_has_forgotten_nothing(tmp_path: Path) -> None:
