@@ -146,6 +146,6 @@ def test_cuda_kernel_agrees_with_float32(model_type: str) -> None:
     expected = lora_gradients(encoder, alone)
     packed = packed_embed(encoder, ROWS)
     gradients = lora_gradients(encoder, packed)
-    assert float(torch.cosine_similarity(packed, alone).min()) > 0.999
+    assert float(torch.cosine_similarity(packed, alone).detach().min()) > 0.999
     flat, flat_expected = (torch.cat([g[n].flatten() for n in expected]) for g in (gradients, expected))
     assert float(torch.cosine_similarity(flat, flat_expected, dim=0)) > 0.99
