@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.recall import SETS
+from benchmarks.recall import KINDS, SETS
 from embed_assets.evaluation.significance import cluster_sums
 
 Doubles = npt.NDArray[np.float64]
@@ -73,6 +73,12 @@ def read(work: Path, runs: str) -> list[Measured]:
     return found
 
 
+def kinds_of(measured: Iterable[Measured]) -> list[str]:
+    """Kinds of night that every seed of every repository has."""
+    seeds = [seed for each in measured for seed in each.seeds]
+    return [kind for kind in KINDS if all(kind in seed for seed in seeds)]
+
+
 def gains(repository: Measured, kind: str, part: str, measure: str, new: str, old: str, *, gated: bool) -> Gains | None:
     """Of the queries that every seed was asked; None where there are none.
 
@@ -124,19 +130,21 @@ def _collected(repositories: Iterable[Measured], kind: str, *what: str, gated: b
 
 
 def _goal_table(sets: dict[str, list[Measured]]) -> list[str]:
-    lines = ["| goal | | set | night, gated | night, ungated | open, ungated |", "|---|---|---|---|---|---|"]
+    kinds = kinds_of(each for repositories in sets.values() for each in repositories)
+    ungated = " | ".join(f"{kind}, ungated" for kind in kinds)
+    lines = [f"| goal | | set | night, gated | {ungated} |", "|---|---|---|---" + "|---" * len(kinds) + "|"]
     wanted = [*GOALS, *((*row, None) for row in MORE)]
     for label, part, measure, new, old, goal in wanted:
         for name, repositories in sets.items():
             cells = [
                 _said(macro(_collected(repositories, kind, part, measure, new, old, gated=gated)))
-                for kind, gated in (("night", True), ("night", False), ("open", False))
+                for kind, gated in (("night", True), *((kind, False) for kind in kinds))
             ]
             lines.append(f"| {label} | {'' if goal is None else f'+{goal}'} | {name} | {' | '.join(cells)} |")
     for name, repositories in sets.items():
         for part in ("guard", *repositories[0].seeds[0]["night"]["external"]):
             for label, measure in (("R@10", "r10"), ("MRR@10", "mrr")):
-                cells = [_said(forgetting(repositories, kind, part, measure)) for kind in ("night", "open")]
+                cells = [_said(forgetting(repositories, kind, part, measure)) for kind in kinds]
                 least = "-0.3" if measure == "r10" else ""
                 lines.append(f"| {part} {label} | {least} | {name} | | {' | '.join(cells)} |")
     return lines
@@ -152,7 +160,7 @@ def _absolute(sets: dict[str, list[Measured]]) -> list[str]:
         "hybrid_candidate", "fused_candidate",
     )  # fmt: skip
     for name, repositories in sets.items():
-        for kind in ("night", "open"):
+        for kind in kinds_of(repositories):
             cells = []
             for system in systems:
                 both = [
@@ -172,13 +180,15 @@ def _absolute(sets: dict[str, list[Measured]]) -> list[str]:
 
 
 def _repository_table(repositories: list[Measured]) -> list[str]:
+    kinds = kinds_of(repositories)
+    columns = [f"{kind} R@10 | MRR | fused R@10 over weighted, over fused base | | guard" for kind in kinds]
     lines = [
-        "| repository | corpus | rows night, open | queries | promoted | night R@10 | MRR | fused R@10 over weighted, over fused base | | guard | open R@10 | MRR | fused R@10 over weighted, over fused base | | guard |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| repository | corpus | rows {', '.join(kinds)} | queries | promoted | {' | '.join(columns)} |",
+        "|---" * (5 + 5 * len(kinds)) + "|",
     ]
     for each in repositories:
         cells = []
-        for kind in ("night", "open"):
+        for kind in kinds:
             for _, part, measure, new, old, _ in (GOALS[0], GOALS[3], GOALS[1], GOALS[2]):
                 found = gains(each, kind, part, measure, new, old, gated=False)
                 cells.append(
@@ -191,7 +201,7 @@ def _repository_table(repositories: list[Measured]) -> list[str]:
             cells.append(f"{forgetting([each], kind, 'guard', 'r10')[0]:+.1f}")
         promoted = sum(seed["night"]["promoted"] for seed in each.seeds)
         queries = len(each.seeds[0]["night"]["commit"]["query_ids"])
-        rows = f"{each.seeds[0]['night']['rows']}, {each.seeds[0]['open']['rows']}"
+        rows = ", ".join(str(each.seeds[0][kind]["rows"]) for kind in kinds)
         lines.append(
             f"| {each.short} | {each.facts['corpus']} | {rows} | {queries} | {promoted} of {len(each.seeds)} | {' | '.join(cells)} |"
         )
@@ -266,7 +276,7 @@ def plot(repositories: list[Measured], path: Path) -> None:
 
 
 def _points(axes: Any, repositories: list[Measured], of: Callable[[Measured, str], float]) -> None:
-    for kind, colour in (("night", "tab:blue"), ("open", "tab:orange")):
+    for kind, colour in zip(kinds_of(repositories), ("tab:blue", "tab:orange"), strict=False):
         found = [(each, gains(each, kind, "commit", "r10", "candidate", "base", gated=False)) for each in repositories]
         points = [(of(each, kind), float(part.values.mean()), each.short) for each, part in found if part]
         axes.scatter([x for x, _, _ in points], [y for _, y, _ in points], s=16, color=colour, label=kind)
@@ -289,14 +299,15 @@ def write_report(work: Path, output: Path | None, *, runs: str = "seed") -> str:
         f"Seeds: {len(measured[0].seeds)}. Recipe: {recipe}. Machine: {measured[0].seeds[0]['machine']}.", "",
         *_goal_table(sets), "",
         "Repositories that end worse than the base (R@10, mean of seeds): "
-        f"gated {_worse(measured, 'night', gated=True)}; ungated {_worse(measured, 'night', gated=False)}; open {_worse(measured, 'open', gated=False)}.", "",
+        f"night, gated: {_worse(measured, 'night', gated=True)}; "
+        + "; ".join(f"{kind}, ungated: {_worse(measured, kind, gated=False)}" for kind in kinds_of(measured)) + ".", "",
         "## Absolute figures (R@10, MRR@10)", "", *_absolute(sets), "",
         "## Each repository (ungated)", "", *_repository_table(measured), "",
         "## Functions that training knew, and others", "", "| kind | functions | queries | measure | gain |", "|---|---|---|---|---|",
-        *_touched(measured, "night"), *_touched(measured, "open"), "",
+        *(line for kind in kinds_of(measured) for line in _touched(measured, kind)), "",
         f"## Docstring queries on corpora of more than {LARGE_CORPUS} functions (held out by file)", "",
         "| repository | corpus | queries | MRR@10 gain |", "|---|---|---|---|", *_docs(measured), "",
-        f"Training took {min(seconds):.0f} to {max(seconds):.0f} s, {np.median(seconds):.0f} in the middle, many at a time on one card.",
+        f"Training took {min(seconds):.0f} to {max(seconds):.0f} s, {np.median(seconds):.0f} in the middle.",
     ]  # fmt: skip
     text = "\n".join(lines) + "\n"
     if output is not None:

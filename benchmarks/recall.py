@@ -2,7 +2,7 @@
 
     python benchmarks/recall.py prepare WORK --repositories FOLDER [--set final|seen-once|development|NAME ...] [--external FOLDER ...]
     python benchmarks/recall.py team WORK NAME ... [--seeds 0] [--device auto] [--path auto]
-    python benchmarks/recall.py measure WORK NAME ... [--seeds 0 1 2] [--device auto] [--path auto] [--start-from CANDIDATE]
+    python benchmarks/recall.py measure WORK NAME ... [--seeds 0 1 2] [--device auto] [--path auto] [--start-from CANDIDATE] [--kinds night open]
     python benchmarks/recall.py report WORK [--runs seed|warm] [--output benchmarks/reports/DATE-recall.md]
 
 Each repository is a bare clone `FOLDER/OWNER+NAME/repo`, whole history. Time is cut once, at N: after it lies the
@@ -64,11 +64,13 @@ DEVELOPMENT = (
 """Recipes were chosen on these, on queries before N only."""
 SEEN_ONCE = (
     "pallets+click", "tokio-rs+axum", "phoenixframework+phoenix", "vuejs+core", "spf13+cobra", "jekyll+jekyll",
-    "fmtlib+fmt",
+    "fmtlib+fmt", "pytest-dev+pytest", "clap-rs+clap", "elixir-plug+plug", "labstack+echo", "rack+rack",
+    "square+retrofit",
 )  # fmt: skip
-"""Reported once, on 2026-11-26, before the recipe was changed; nothing was chosen on them."""
+"""Reported on 2026-11-26, before the recipe was changed; nothing was chosen on them."""
 FINAL = (
-    "pytest-dev+pytest", "clap-rs+clap", "elixir-plug+plug", "labstack+echo", "rack+rack", "square+retrofit",
+    "encode+httpx", "fastify+fastify", "sinatra+sinatra", "urfave+cli", "tokio-rs+tracing", "mockito+mockito",
+    "guzzle+guzzle", "elixir-tesla+tesla",
 )  # fmt: skip
 """Never looked at before the reported run."""
 SETS = {"final": FINAL, "seen-once": SEEN_ONCE, "development": DEVELOPMENT}
@@ -142,11 +144,11 @@ def train_team(work: Path, names: Sequence[str], seed: int, **training: Any) -> 
     return Path(job.output)
 
 
-def measure(work: Path, name: str, seed: int, **training: Any) -> Path:
-    """Both kinds of night with one seed: trained, judged by their gate, then by the future."""
+def measure(work: Path, name: str, seed: int, *, kinds: Sequence[str] = tuple(KINDS), **training: Any) -> Path:
+    """Nights of the given kinds with one seed: trained, judged by their gate, then by the future."""
     result: dict[str, Any] = {"name": name, "seed": seed, "machine": _machine()}
     label = f"{'warm' if training.get('start_from') else 'seed'}-{seed}"
-    for kind in KINDS:
+    for kind in kinds:
         store = Store(work / name / kind)
         settings = settings_for(name, kind, seed=seed, **training)
         job = plan_training(settings, store, force=True)
@@ -156,7 +158,7 @@ def measure(work: Path, name: str, seed: int, **training: Any) -> Path:
         trained = run_job(job)
         plan = plan_evaluation(settings, store, job.candidate_id)
         report = evaluate_candidate(plan)
-        verdict, kinds = decide(report, settings.gate), judged_queries(report, settings.gate)
+        verdict, judged = decide(report, settings.gate), judged_queries(report, settings.gate)
         seconds = time.monotonic() - started
         future = Store(work / name / "future").current_benchmark.resolve()
         later = evaluate_candidate(replace(plan, benchmark=str(future), guard="", external=[]))
@@ -164,7 +166,7 @@ def measure(work: Path, name: str, seed: int, **training: Any) -> Path:
         result[kind] = {
             "promoted": verdict.promote, "reasons": verdict.reasons, "rows": trained["rows"], "recipe": trained["recipe"],
             "started_from": trained["started_from"], "best_epoch": trained["best_epoch"], "training_seconds": trained["seconds"], "night_seconds": round(seconds, 1),
-            "guard": _measures(report.slice("guard")), "held_out": _measures(pooled(kinds) if kinds else None),
+            "guard": _measures(report.slice("guard")), "held_out": _measures(pooled(judged) if judged else None),
             "external": {
                 part.name: _measures(part)
                 for part in report.slices
@@ -246,6 +248,7 @@ def main(arguments: list[str] | None = None) -> int:
         training.add_argument("--device", default="auto")
         training.add_argument("--path", default="auto")
     measuring.add_argument("--start-from", type=Path)
+    measuring.add_argument("--kinds", nargs="+", default=[*KINDS], choices=[*KINDS])
     reporting = steps.add_parser("report")
     reporting.add_argument("work", type=Path)
     reporting.add_argument("--runs", default="seed", choices=("seed", "warm"))
@@ -265,7 +268,7 @@ def main(arguments: list[str] | None = None) -> int:
         for seed in chosen.seeds:
             print(train_team(chosen.work, chosen.names, seed, device=chosen.device, path=chosen.path), flush=True)
     else:
-        dials: dict[str, Any] = {"device": chosen.device, "path": chosen.path}
+        dials: dict[str, Any] = {"device": chosen.device, "path": chosen.path, "kinds": chosen.kinds}
         if chosen.start_from:
             dials["start_from"] = chosen.start_from.resolve()
         for name in chosen.names:
