@@ -34,7 +34,7 @@ from embed_assets.pairs.manifest import (
 )
 from embed_assets.pairs.negatives import held_out_contents
 from embed_assets.pairs.reading import Night, ReadRepository, open_all, trees_at, with_histories
-from embed_assets.pairs.rehearsal import build_rehearsal, installed_packages
+from embed_assets.pairs.rehearsal import PACKAGES, build_rehearsal, installed_packages
 from embed_assets.pairs.separation import Sketches, merge_repeated, separate, without_learnt
 from embed_assets.pairs.sides import Sides, decide_files, decide_sides, read_sides, write_sides
 from embed_assets.pairs.sources import (
@@ -181,12 +181,19 @@ def _guard(night: Night, training: list[Proposal], sketches: Sketches) -> Benchm
 
 
 def _rehearsal(night: Night, kept: list[Proposal], judges: list[Benchmark], sketches: Sketches) -> pl.DataFrame:
-    """Empty where no history is learnt from, or nothing is to be rehearsed: then training asks for none."""
+    """Empty where no history is learnt from, or nothing is to be rehearsed: then training asks for none.
+
+    What is learnt from is left out by its source and by its name: a clone of a package is that package.
+    """
     history = any(proposal.source == "commit" and proposal.split == "train" for proposal in kept)
     if not history or night.settings.training.rehearsal_weight == 0:
         return pl.DataFrame(schema=dict(REHEARSAL_SCHEMA))
-    learnt = {repository.source.removeprefix("package:") for repository in night.settings.repositories}
-    return build_rehearsal(kept, judges, sketches, night.store.pairs_dir / "rehearsal", left_out=learnt)
+    repositories = night.settings.repositories
+    learnt = {name for each in repositories for name in (each.source.removeprefix("package:"), each.name)}
+    found = build_rehearsal(kept, judges, sketches, night.store.pairs_dir / "rehearsal", left_out=learnt)
+    if found.is_empty():
+        night.notes.append(f"nothing is rehearsed: no other source is installed of {', '.join(PACKAGES)}")
+    return found
 
 
 def _external_sets(settings: Settings) -> tuple[Path, ...]:
@@ -278,17 +285,22 @@ def _unchanged(night: Night, inputs: str) -> PairsManifest | None:
     if not same or sides is None or sides.cutoff != manifest.cutoff:
         return None
     if not _holds(store, manifest):
-        night.notes.append(f"{store.pairs.name} was damaged or altered, and was built again")
+        night.notes.append("a file of last night's pairs was damaged or altered: all were built again")
         return None
     return manifest
 
 
 def _holds(store: Store, manifest: PairsManifest) -> bool:
-    """Whether the table on disk is the one that the manifest speaks of."""
+    """Whether the files on disk are those that the manifest speaks of."""
     try:
-        return digest_of_pairs(pl.read_parquet(store.pairs)) == manifest.pairs_digest
+        same = digest_of_pairs(pl.read_parquet(store.pairs)) == manifest.pairs_digest
+        return same and _digests_beside(store) == manifest.beside
     except (pl.exceptions.PolarsError, OSError):
         return False
+
+
+def _digests_beside(store: Store) -> dict[str, str]:
+    return {path.name: file_sha256(path) for path in (store.pairs_negatives, store.pairs_rehearsal, store.pairs_copies)}
 
 
 def _why_none(night: Night, corpus: Corpus) -> str:
@@ -338,6 +350,7 @@ def _manifest(
         provable_gain=provable_gain(max(counts(benchmark.queries, "source").values(), default=0)),
         seconds=round(seconds, 3),
         seconds_by_step=night.seconds,
+        beside=_digests_beside(night.store),
     )
 
 

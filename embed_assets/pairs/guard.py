@@ -6,7 +6,7 @@ Knows nothing of models and margins.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -110,10 +110,17 @@ def _query(function: Function, text: str) -> dict[str, object]:
 def _library(cache: Path) -> Corpus:
     """Functions of the running Python's library; parsed once for each Python and extractor."""
     key = digest_of(STANDARD_LIBRARY, sys.version, cache_version())[:16]
-    file = cache / f"{key}.parquet"
-    if not file.exists():
-        write_file(file, _parsed_library().write_parquet)
-    return corpus_of([pl.read_parquet(file)])
+    return corpus_of([parsed_once(cache / f"{key}.parquet", _parsed_library)])
+
+
+def parsed_once(file: Path, parse_it: Callable[[], pl.DataFrame]) -> pl.DataFrame:
+    """The table in `file`; made and written where there is none, or a damaged one."""
+    try:
+        return pl.read_parquet(file)
+    except (pl.exceptions.PolarsError, OSError):
+        table = parse_it()
+        write_file(file, table.write_parquet)
+        return table
 
 
 def _parsed_library() -> pl.DataFrame:
@@ -121,14 +128,12 @@ def _parsed_library() -> pl.DataFrame:
         return parsed(source)
 
 
-def parsed(source: PackageSource | None, *, most_files: int | None = None) -> pl.DataFrame:
+def parsed(source: PackageSource, *, most_files: int | None = None) -> pl.DataFrame:
     """Definitions of a package's Python files without its tests, SNIPPET_SCHEMA.
 
     Args:
         most_files: at most so many, chosen by their names.
     """
-    if source is None:
-        return pl.DataFrame(schema=dict(SNIPPET_SCHEMA))
     rows = []
     entries = [entry for entry in source.entries() if entry.path.endswith(".py") and "/test" not in f"/{entry.path}"]
     entries = sorted(entries, key=lambda entry: digest_of("file", entry.path))[:most_files]

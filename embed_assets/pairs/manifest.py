@@ -77,6 +77,8 @@ class PairsManifest:
     """Smallest gain of mean reciprocal rank (a share) that the largest source of held-out queries can prove."""
     seconds: float
     seconds_by_step: Mapping[str, float] = field(default_factory=dict)
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """File beside the table of pairs that training or a check reads -> its SHA-256."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

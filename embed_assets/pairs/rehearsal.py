@@ -5,19 +5,19 @@ along, so that nothing is downloaded, and none of them is the guard's library: t
 of models and losses.
 """
 
+import logging
 from collections.abc import Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import polars as pl
 
-from embed_assets.files import write_file
 from embed_assets.pairs.corpus import Function, corpus_of
-from embed_assets.pairs.guard import documented, parsed, unlike
+from embed_assets.pairs.guard import documented, parsed, parsed_once, unlike
 from embed_assets.pairs.near_duplicates import near_pairs
 from embed_assets.pairs.separation import Sketches
 from embed_assets.pairs.sources import Proposal
-from embed_assets.records import REHEARSAL_SCHEMA, Benchmark, digest_of
+from embed_assets.records import REHEARSAL_SCHEMA, SNIPPET_SCHEMA, Benchmark, digest_of
 from embed_assets.snippets.cache import cache_version
 from embed_assets.snippets.entries import RepositoryError
 from embed_assets.snippets.package_source import open_package
@@ -28,6 +28,7 @@ FILES_PER_PACKAGE = 300
 """Parsed of each, the same ones for as long as their names stay."""
 ROWS_PER_PACKAGE = 1000
 """Three thousand in all leave a sixth of the forgetting on web queries (docs/experiments.md)."""
+logger = logging.getLogger(__name__)
 
 
 def installed_packages() -> tuple[tuple[str, str], ...]:
@@ -78,12 +79,14 @@ def build_rehearsal(
 
 
 def _functions(name: str, number: str, cache: Path) -> pl.DataFrame:
-    """Functions of an installed package; parsed once for each version and extractor. None if it has no source."""
-    file = cache / f"{digest_of(name, number, cache_version())[:16]}.parquet"
-    if not file.exists():
-        try:
-            with open_package(name, name) as source:
-                write_file(file, parsed(source, most_files=FILES_PER_PACKAGE).write_parquet)
-        except RepositoryError:
-            return parsed(None)
-    return pl.read_parquet(file)
+    """Functions of an installed package, parsed once for each version and extractor; none if it has no source."""
+
+    def read() -> pl.DataFrame:
+        with open_package(name, name) as source:
+            return parsed(source, most_files=FILES_PER_PACKAGE)
+
+    try:
+        return parsed_once(cache / f"{digest_of(name, number, cache_version())[:16]}.parquet", read)
+    except RepositoryError as error:
+        logger.warning("not rehearsed: %s", error)
+        return pl.DataFrame(schema=dict(SNIPPET_SCHEMA))

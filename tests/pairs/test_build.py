@@ -136,8 +136,11 @@ def test_a_few_new_commits_wait_and_teach_nothing_until_the_benchmark_is_renewed
     assert third.pairs_digest != first.pairs_digest and "commit_waits" not in third.dropped
 
 
-@pytest.mark.parametrize("lost", ["pairs", "pairs_negatives"])
-def test_a_lost_table_is_built_again(shop: Shop, store: Store, lost: str) -> None:
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("lost", ["pairs_negatives", "pairs_rehearsal"])
+def test_a_lost_or_damaged_table_beside_the_pairs_is_built_again(
+    shop: Shop, store: Store, lost: str, *, damaged: bool
+) -> None:
     """Or one that an earlier version did not write."""
     shop.go_on(60)
     settings = settings_for(shop.written.path)
@@ -145,6 +148,8 @@ def test_a_lost_table_is_built_again(shop: Shop, store: Store, lost: str) -> Non
     table: Path = getattr(store, lost)
     before = table.read_bytes()
     table.unlink()
+    if damaged:
+        table.write_bytes(before[:-50])
     again = build_pairs(settings, store)
     assert table.read_bytes() == before, "planning goes by the file's digest: other bytes would train again"
     assert (again.pairs_digest, again.benchmark_digest, again.guard_digest) == (
@@ -267,7 +272,8 @@ def test_a_damaged_table_of_pairs_is_built_again(shop: Shop, store: Store, damag
     again = build_pairs(settings, store)
     assert pl.read_parquet(store.pairs).equals(table)
     assert again.pairs_digest == first.pairs_digest
-    assert ("pairs.parquet was damaged or altered, and was built again" in again.notes) is (damage != "gone")
+    said = "a file of last night's pairs was damaged or altered: all were built again"
+    assert (said in again.notes) is (damage != "gone")
 
 
 def test_one_bad_repository_does_not_lose_the_night(shop: Shop, store: Store, tmp_path: Path) -> None:

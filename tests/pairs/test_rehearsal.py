@@ -1,5 +1,6 @@
 """What is rehearsed: foreign docs that resemble nothing of the night, the same every night, parsed once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -8,13 +9,14 @@ import pytest
 from embed_assets.pairs import rehearsal
 from embed_assets.pairs.build import build_pairs
 from embed_assets.pairs.corpus import corpus_of
-from embed_assets.pairs.guard import documented
+from embed_assets.pairs.guard import documented, parsed_once
 from embed_assets.pairs.rehearsal import build_rehearsal, installed_packages
 from embed_assets.pairs.separation import Sketches
 from embed_assets.pairs.sources import Proposal
 from embed_assets.records import REHEARSAL_SCHEMA, query_digest
 from embed_assets.settings import Settings
 from embed_assets.store import Store
+from tests.evaluation.made_store import make_benchmark
 from tests.pairs.shop import Shop, settings_for
 from tests.pairs.written_history import WrittenHistory
 
@@ -49,6 +51,27 @@ def test_a_package_that_is_learnt_from_is_left_out(tmp_path: Path) -> None:
     assert not any(text.startswith("networkx/") for text in rows["text"].to_list())
 
 
+def test_what_a_judge_asks_is_not_rehearsed(tmp_path: Path) -> None:
+    free = build_rehearsal([], [], Sketches(), tmp_path)
+    asked = free["query"].to_list()[0]
+    judge = make_benchmark("external", 3)
+    judge = replace(judge, queries=judge.queries.with_columns(text=pl.lit(asked)))
+    kept = build_rehearsal([], [judge], Sketches(), tmp_path)
+    assert asked not in kept["query"].to_list() and kept.height >= free.height - 3
+
+
+def test_a_damaged_memory_of_a_package_is_parsed_again_and_one_without_source_brings_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, table = tmp_path / "memory.parquet", pl.DataFrame({"code": ["pass", "raise"]})
+    assert parsed_once(file, lambda: table).equals(table)
+    assert parsed_once(file, lambda: pl.DataFrame()).equals(table)
+    file.write_bytes(file.read_bytes()[:-9])
+    assert parsed_once(file, lambda: table.reverse()).equals(table.reverse())
+    assert rehearsal._functions("no-such-package", "1", tmp_path).is_empty()
+    assert "not rehearsed: package:no-such-package" in caplog.text
+
+
 def test_nothing_the_guard_asks_is_rehearsed(written: WrittenHistory, store: Store) -> None:
     shop = Shop(written)
     shop.go_on(60)
@@ -72,3 +95,18 @@ def test_docs_alone_need_no_rehearsal_and_a_weight_of_zero_wants_none(written: W
     assert pl.read_parquet(store.pairs_rehearsal).height > 100
     build_pairs(settings_for(shop.written.path, sources={"docstring": 1.0, "commit": 0.0}), store)
     assert pl.read_parquet(store.pairs_rehearsal).height == 0
+
+
+def test_a_clone_of_a_package_is_not_rehearsed_and_where_nothing_is_left_the_night_says_so(
+    written: WrittenHistory, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rehearsal, "PACKAGES", ("networkx",))
+    shop = Shop(written)
+    shop.go_on(60)
+    assert not [note for note in build_pairs(settings_for(shop.written.path), store).notes if "rehearsed" in note]
+    assert pl.read_parquet(store.pairs_rehearsal).height > 20
+    clone = {"source": str(shop.written.path), "name": "networkx"}
+    settings = Settings.model_validate(settings_for(shop.written.path).model_dump() | {"repositories": [clone]})
+    notes = build_pairs(settings, store).notes
+    assert pl.read_parquet(store.pairs_rehearsal).height == 0
+    assert any(note.startswith("nothing is rehearsed: no other source is installed of ") for note in notes)
