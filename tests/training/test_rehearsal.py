@@ -1,7 +1,9 @@
 """Foreign docs beside each batch: drawn in turn, ranked as the base model ranks them, and then forgotten less."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -12,7 +14,9 @@ from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.load import load_encoder
 from embed_assets.encoder.padded import padded_embed
 from embed_assets.records import REHEARSAL_SCHEMA
-from embed_assets.training.adapter import adapter_parameters, add_adapter
+from embed_assets.training import loop
+from embed_assets.training.adapter import adapter_parameters, adapter_state, add_adapter
+from embed_assets.training.curve import StepRecord
 from embed_assets.training.data import make_batch
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.loop import train
@@ -22,6 +26,7 @@ from embed_assets.training.ranks import Ranks
 from embed_assets.training.rehearsal import DRAWN, Rehearsal, prepare_rehearsal, read_rehearsal
 from embed_assets.training.step import batch_loss, loss_and_gradients
 from tests.training.made_pairs import ONE_GO, WORDS, tiny_data, tiny_recipe
+from tests.training.test_loop import PowerCutError
 
 
 def foreign(rows: int) -> pl.DataFrame:
@@ -116,6 +121,33 @@ def test_training_forgets_less_with_it(tmp_path: Path) -> None:
         left[weight] = divergence(encoder, rehearsal)
         assert result.curve[-1].loss < result.curve[0].loss
     assert left[5.0] < 0.5 * left[0.0]
+
+
+def test_an_interrupted_run_goes_on_with_the_draws_that_were_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1.0)
+    path, data = tiny_data(tmp_path)
+    file = tmp_path / "progress.safetensors"
+
+    def run(observe: Callable[[StepRecord, int], None], progress_file: Path | None = None) -> dict[str, torch.Tensor]:
+        encoder = load_encoder(path, device="cpu")
+        rehearsal = prepare_rehearsal(encoder, foreign(30), steps=8, batch_size=4, weight=5.0, seed=1)
+        arguments: dict[str, Any] = {"plan": ONE_GO, "path": "padded", "run": "digest", "rehearsal": rehearsal}
+        train(encoder, data, tiny_recipe(), observe=observe, progress_file=progress_file, **arguments)
+        return adapter_state(encoder.model)
+
+    def cut(record: StepRecord, steps: int) -> None:
+        if record.step == 4:
+            raise PowerCutError
+
+    seen: list[int] = []
+    whole = run(lambda record, _: None)
+    with pytest.raises(PowerCutError):
+        run(cut, file)
+    resumed = run(lambda record, _: seen.append(record.step), file)
+    assert seen[0] == 4
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 
 def test_the_memory_plan_counts_it(tmp_path: Path) -> None:

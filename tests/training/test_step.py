@@ -21,6 +21,7 @@ from embed_assets.training.ranks import Ranks
 from embed_assets.training.step import batch_loss, loss_and_gradients, micro_batches
 from tests.tiny_models import BUILDERS
 from tests.training.made_pairs import ONE_GO, tiny_data, tiny_recipe
+from tests.training.test_rehearsal import rehearsal_for
 
 CACHED = MemoryPlan(micro_batch_tokens=48, cached_gradients=True, reason="for tests")
 
@@ -120,7 +121,7 @@ import sys
 import numpy as np, torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from tests.training.test_step import adapted
+from tests.training.test_step import adapted, rehearsing
 from tests.training.made_pairs import ONE_GO, tiny_data, tiny_recipe
 from embed_assets.training.adapter import adapter_parameters
 from embed_assets.training.data import make_batch
@@ -140,7 +141,7 @@ path, data = tiny_data(folder)
 for cached in (False, True):
     encoder = adapted(path)
     plan = MemoryPlan(micro_batch_tokens=48, cached_gradients=cached, reason="")
-    batch = make_batch(data, np.arange(12))
+    batch = rehearsing(path, make_batch(data, np.arange(12)))
     loss = loss_and_gradients(encoder, batch, temperature=0.05, plan=plan, path="padded", ranks=ranks)
     parameters = adapter_parameters(encoder.model)
     own = {n: (p.grad if p.grad is not None else torch.zeros_like(p)).clone() for n, p in parameters.items()}
@@ -154,6 +155,11 @@ train(encoder, data, tiny_recipe(), plan=ONE_GO, ranks=ranks, precision="float32
 save_file(adapter_state(encoder.model), folder / f"trained-{ranks.rank}")
 torch.distributed.destroy_process_group()
 """
+
+
+def rehearsing(path: Path, batch: Batch) -> Batch:
+    """`batch` with foreign docs beside it, which the ranks share with the rest."""
+    return rehearsal_for(load_encoder(path, device="cpu"), rows=9).beside(batch, 0)
 
 
 def test_two_ranks_have_the_loss_and_gradients_of_the_joint_batch(tmp_path: Path) -> None:
@@ -174,7 +180,7 @@ def test_two_ranks_have_the_loss_and_gradients_of_the_joint_batch(tmp_path: Path
     assert done.returncode == 0, done.stderr[-3000:]
 
     encoder = adapted(path)
-    loss, expected = gradients(encoder, make_batch(data, np.arange(12)), ONE_GO)
+    loss, expected = gradients(encoder, rehearsing(path, make_batch(data, np.arange(12))), ONE_GO)
     names = list(adapter_parameters(encoder.model))
     for cached in (False, True):
         for rank in (0, 1):
