@@ -14,7 +14,7 @@ from typing import Literal
 
 import psutil
 
-from embed_assets.checkpoints.warm_start import WarmStartError, read_warm_start
+from embed_assets.checkpoints.warm_start import WarmStartError, configured_start
 from embed_assets.encoder.resolve import ModelNotFoundError, resolve
 from embed_assets.models import known
 from embed_assets.settings import Settings, is_local_path
@@ -67,8 +67,7 @@ def examine(settings: Settings) -> list[Finding]:
     examinations: Sequence[Callable[[Settings], Finding]] = (
         _git, _grammars, _device, _memory, _disk, _model, _repositories, _dagster_home,
     )  # fmt: skip
-    start = settings.training.start_from
-    return [*(examination(settings) for examination in examinations), *([_warm_start(start)] if start else [])]
+    return [*(examination(settings) for examination in examinations), *_warm_start(settings)]
 
 
 def require_health(settings: Settings) -> list[Finding]:
@@ -162,14 +161,16 @@ def _model(settings: Settings) -> Finding:
     return _ok("model", f"{resolved.name} from {resolved.origin} {resolved.path}")
 
 
-def _warm_start(path: Path) -> Finding:
+def _warm_start(settings: Settings) -> list[Finding]:
+    """Nothing to say where training begins with none."""
     try:
-        start = read_warm_start(path)
+        start = configured_start(settings)
     except WarmStartError as error:
-        return _error("warm start", str(error))
-    return _ok(
-        "warm start", f"the adapter of {start.start_id} for {start.base_name}, rank {start.rank}, in {start.path}"
-    )
+        return [_error("warm start", str(error))]
+    if start is None:
+        return []
+    found = f"the adapter of {start.start_id} for {start.base_name}, rank {start.rank}, in {start.path}"
+    return [_ok("warm start", found)]
 
 
 def _repositories(settings: Settings) -> Finding:

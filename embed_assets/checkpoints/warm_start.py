@@ -12,6 +12,8 @@ from typing import Any
 from embed_assets.checkpoints.manifest import MANIFEST, CheckpointCorruptError, read_manifest
 from embed_assets.files import StoreError, directory_digests, file_sha256, read_json
 from embed_assets.records import digest_of_json
+from embed_assets.settings import Settings
+from embed_assets.store import Store
 
 ADAPTER = "adapter"
 WEIGHTS = "adapter_model.safetensors"
@@ -41,7 +43,7 @@ class WarmStart:
     query_digests: frozenset[str]
     """Of every query that it, and what it started from itself, was trained on."""
     learnt_until: Mapping[str, int]
-    """Repository -> the latest T up to which its history was learnt from; 0 where its sides go by file."""
+    """Repository -> the latest T up to which its history was learnt from, or its newest commit where there was no T."""
 
     @property
     def weights(self) -> Path:
@@ -50,6 +52,24 @@ class WarmStart:
     def cutoff_for(self, repositories: Iterable[str]) -> int:
         """The latest T of those of the repositories that it has learnt from: what judges it there is younger."""
         return max((self.learnt_until.get(name, 0) for name in repositories), default=0)
+
+
+def configured_start(settings: Settings) -> WarmStart | None:
+    """The adapter that `training.start_from` names; None where training begins with none.
+
+    Raises:
+        WarmStartError: it is nothing to start from, or this very store's: a night that continues its own live adapter
+            learns the same rows once more whenever it was promoted, and forgets more each time.
+    """
+    path = settings.training.start_from
+    if path is None:
+        return None
+    store = Store(settings.data_dir)
+    folder = path.resolve()
+    for own in (store.candidates, store.checkpoints):
+        if folder.is_relative_to(own.resolve()):
+            raise _error(path, f"belongs to this store itself, whose nights begin anew each time; {ALLOWED}")
+    return read_warm_start(path)
 
 
 def read_warm_start(path: Path) -> WarmStart:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import polars as pl
 
-from embed_assets.checkpoints.warm_start import read_warm_start
+from embed_assets.checkpoints.warm_start import configured_start
 from embed_assets.evaluation.benchmark import write_benchmark
 from embed_assets.files import StoreError, file_sha256, point_link, write_file, write_json, write_text
 from embed_assets.pairs.changes import CHANGES_VERSION
@@ -75,8 +75,7 @@ def build_pairs(settings: Settings, store: Store) -> PairsManifest:
     if not settings.repositories:
         raise PairsError("no repository is configured; write a settings file with `embed-assets init` and name one")
     started = time.monotonic()
-    start = settings.training.start_from
-    night = Night(settings, store, now=int(time.time()), start=read_warm_start(start) if start else None)
+    night = Night(settings, store, now=int(time.time()), start=configured_start(settings))
     with ExitStack() as stack:
         sources = open_all(night, stack)
         inputs = _inputs_digest(night, sources)

@@ -162,15 +162,15 @@ def write_candidate(job: TrainingJob, prepared: Prepared, result: TrainingResult
 def summarise(job: TrainingJob, prepared: Prepared, result: TrainingResult, ranks: Ranks) -> dict[str, Any]:
     """The candidate's training.json."""
     last = result.curve[-max(1, len(result.curve) // 10) :]
-    start, until = prepared.start, learnt_until(job, prepared)
+    start = prepared.start
     queries = {query_digest(text) for text in prepared.pairs["query"].to_list()}
     rows = sum(1 for _ in result.curve) and len(prepared.data) * job.recipe.epochs
     return {
         "candidate_id": job.candidate_id,
         "input_digest": job.input_digest,
         "pairs_digest": job.pairs_digest,
-        "cutoff": max([job.cutoff, *(until[name] for name in _repositories(prepared))]),
-        "learnt_until": until,
+        "cutoff": max(job.cutoff, start.cutoff_for(_newest_rows(prepared)) if start else 0),
+        "learnt_until": learnt_until(job, prepared),
         "started_from": {"candidate_id": start.start_id, "digest": start.digest} if start else None,
         "rows": len(prepared.data),
         "rehearsed": len(prepared.rehearsal.query_tokens) if prepared.rehearsal else 0,
@@ -203,16 +203,22 @@ def summarise(job: TrainingJob, prepared: Prepared, result: TrainingResult, rank
 
 
 def learnt_until(job: TrainingJob, prepared: Prepared) -> dict[str, int]:
-    """Repository -> the latest T up to which this adapter, or one that it continues, learnt from its history."""
+    """Repository -> the latest T up to which this adapter, or one that it continues, learnt from its history.
+
+    Its newest commit where there is no T: sides go by file, or the rows came without a store (`embed-assets train`).
+    """
     inherited = prepared.start.learnt_until if prepared.start else {}
-    own = {name: max(job.cutoff, inherited.get(name, 0)) for name in _repositories(prepared)}
-    return {**inherited, **own}
+    newest = _newest_rows(prepared)
+    return {**inherited, **{name: max(job.cutoff, inherited.get(name, 0), newest[name]) for name in newest}}
 
 
-def _repositories(prepared: Prepared) -> list[str]:
-    """Whose rows are learnt from; a pairs file of one's own may not say."""
+def _newest_rows(prepared: Prepared) -> dict[str, int]:
+    """Repository -> when its newest row was written, 0 without a date; a pairs file of one's own may name none."""
     pairs = prepared.pairs
-    return sorted(set(pairs["repository"].drop_nulls().to_list())) if "repository" in pairs.columns else []
+    if "repository" not in pairs.columns:
+        return {}
+    newest = pairs.drop_nulls("repository").group_by("repository").agg(pl.col("written_at").max()).sort("repository")
+    return {name: int(written_at or 0) for name, written_at in newest.iter_rows()}
 
 
 def _drop_stacks(encoder: Encoder) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from embed_assets.checkpoints.live import current_id
-from embed_assets.checkpoints.warm_start import WarmStart, read_warm_start
+from embed_assets.checkpoints.warm_start import WarmStart, configured_start
 from embed_assets.encoder.digest import model_digest
 from embed_assets.encoder.layout import parameter_count, read_layout
 from embed_assets.encoder.resolve import ResolvedModel, resolve
@@ -114,7 +114,7 @@ def build_job(
         logger.warning("%s", base.spec.licence_warning)
     train = read_pairs(pairs, max_pairs=max_pairs).filter(pl.col("split") == "train")
     commit_share = float((train["source"] == "commit").mean() or 0.0) if len(train) else 0.0  # type: ignore[arg-type]
-    start = read_warm_start(settings.training.start_from) if settings.training.start_from else None
+    start = configured_start(settings)
     recipe = _recipe(settings, base, len(train), commit_share, start)
     expected = expectation(len(train), commit_share)
     logger.log(logging.WARNING if len(train) < FEW_ROWS else logging.INFO, "%s", expected)

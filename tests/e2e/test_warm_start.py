@@ -44,7 +44,7 @@ def night(settings: Settings, store: Store, rows: pl.DataFrame) -> dict[str, obj
     store.pairs_dir.mkdir(parents=True)
     rows.write_parquet(store.pairs)
     held_out = {"test_queries": {"commit": 20, "docstring": 10}, "guard_queries": 30}
-    write_json(store.pairs_manifest, {"pairs_digest": "abc", "cutoff": 7, **held_out})
+    write_json(store.pairs_manifest, {"pairs_digest": "abc", "cutoff": 200, **held_out})
     job = plan_training(settings, store)
     assert isinstance(job, TrainingJob)
     trained = run_job(job)
@@ -72,13 +72,16 @@ def test_one_repository_on_top_of_the_teams_adapter(tmp_path: Path) -> None:
         "candidate_id": theirs["candidate_id"],
         "digest": read_warm_start(latest).digest,
     }
-    assert read_json(own.checkpoint_latest / "training.json")["learnt_until"] == {"r": 7, "own": 7}
+    assert read_json(own.checkpoint_latest / "training.json")["learnt_until"] == {"r": 200, "own": 200}
     with running(settings) as service:
         vectors, served = service.client.embed([QUERY], "query")
     assert served.endswith(f"@{trained['candidate_id']}")
     expected = load_encoder(own.checkpoint_latest, device="cpu").encode([QUERY], kind="query")
     assert np.abs(vectors - expected).max() < 1e-5
 
+    for own_folder in (latest, team.latest_candidate, team.candidate(str(theirs["candidate_id"]))):
+        with pytest.raises(WarmStartError, match="belongs to this store itself"):
+            plan_training(settings_for(model, team, start_from=own_folder), team)
     (latest / "adapter" / "adapter_config.json").write_text("{}")
     with pytest.raises(WarmStartError, match=r"is damaged: adapter/adapter_config.json is not as it was promoted"):
         read_warm_start(latest)

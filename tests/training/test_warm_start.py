@@ -138,7 +138,7 @@ def test_a_warm_start_is_better_from_the_first_step_on_and_its_descent_is_told(
     rows = rows.with_columns(split=pl.when(pl.col("written_at") < 24).then(pl.lit("validation")).otherwise("split"))
     cold = run_job(job_for(settings_for(model), rows, tmp_path / "cold"))
     settings = settings_for(model, start_from=team)
-    job = job_for(settings, rows, tmp_path / "warm", cutoff=99)
+    job = job_for(settings, rows, tmp_path / "warm", cutoff=150)
     warm = run_job(job)
     assert warm["first_loss"] < 0.9 * cold["first_loss"]
     assert warm["validation_mrr_before"] > cold["validation_mrr_before"]
@@ -149,8 +149,8 @@ def test_a_warm_start_is_better_from_the_first_step_on_and_its_descent_is_told(
     theirs = read_json(team / "training.json")
     own = {query_digest(query) for query in rows.filter(pl.col("split") == "train")["query"].to_list()}
     assert set(warm["query_digests"]) == own | set(theirs["query_digests"])
-    assert (theirs["learnt_until"], warm["learnt_until"]) == ({"r": 1234}, {"r": 1234, "own": 99})
-    assert warm["cutoff"] == 99, "the team's T is about other repositories"
+    assert (theirs["learnt_until"], warm["learnt_until"]) == ({"r": 1234}, {"r": 1234, "own": 150})
+    assert warm["cutoff"] == 150, "the team's T is about other repositories"
     again = run_job(job_for(settings_for(model, start_from=tmp_path / "warm" / "candidate"), rows, tmp_path / "third"))
     assert set(again["query_digests"]) == set(warm["query_digests"])
     assert again["learnt_until"] == {"r": 1234, "own": 1234}
@@ -189,6 +189,8 @@ def test_what_the_start_has_learnt_is_a_leak_where_it_judges(model: Path, team: 
     run_job(job_for(settings_for(model), taught, tmp_path / "team", cutoff=0))
     run_job(job_for(settings_for(model, start_from=tmp_path / "team" / "candidate"), rows, tmp_path / "own", cutoff=0))
     run_job(job_for(settings_for(model, start_from=team), rows, tmp_path / "clean", cutoff=0))
+    theirs = read_json(tmp_path / "team" / "candidate" / "training.json")
+    assert (theirs["cutoff"], theirs["learnt_until"]) == (0, {"r": 29}), "without a T, the newest of its rows"
     [leak] = find_leaks(benchmark, tmp_path / "own" / "candidate", None)
     assert "was trained on 1 of the queries asked here" in leak
     assert find_leaks(benchmark, tmp_path / "clean" / "candidate", None) == ()
