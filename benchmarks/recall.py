@@ -121,7 +121,8 @@ def prepare(work: Path, folder: Path, name: str, external: Sequence[Path] = ()) 
 
 def _share_caches(source: Store, target: Store) -> None:
     """What is parsed once for each blob and commit; nothing of it depends on the cut."""
-    for place in (source.snippet_cache, source.pairs_dir / "changes", source.pairs_dir / "guard"):
+    folders = (source.pairs_dir / name for name in ("changes", "guard", "rehearsal"))
+    for place in (source.snippet_cache, *folders):
         copy = target.root / place.relative_to(source.root)
         if place.is_dir() and not copy.exists():
             shutil.copytree(place, copy)
@@ -134,6 +135,7 @@ def train_team(work: Path, names: Sequence[str], seed: int, **training: Any) -> 
     store.pairs_dir.mkdir(parents=True, exist_ok=True)
     pairs.write_parquet(store.pairs)
     pl.concat([pl.read_parquet(night.pairs_negatives) for night in nights]).write_parquet(store.pairs_negatives)
+    _rehearsed_by_all(nights).write_parquet(store.pairs_rehearsal)
     manifests = [read_manifest(night) for night in nights]
     cutoff = max(manifest.cutoff for manifest in manifests)
     joined = replace(manifests[0], pairs_digest=digest_of_pairs(pairs), cutoff=cutoff)
@@ -142,6 +144,13 @@ def train_team(work: Path, names: Sequence[str], seed: int, **training: Any) -> 
     assert isinstance(job, TrainingJob)
     run_job(job)
     return Path(job.output)
+
+
+def _rehearsed_by_all(nights: Sequence[Store]) -> pl.DataFrame:
+    """What resembles nothing of any of them."""
+    rows = pl.concat([pl.read_parquet(night.pairs_rehearsal) for night in nights])
+    found = rows.group_by(rows.columns, maintain_order=True).len()
+    return found.filter(pl.col("len") == len(nights)).select(rows.columns)
 
 
 def measure(work: Path, name: str, seed: int, *, kinds: Sequence[str] = tuple(KINDS), **training: Any) -> Path:
@@ -164,7 +173,7 @@ def measure(work: Path, name: str, seed: int, *, kinds: Sequence[str] = tuple(KI
         later = evaluate_candidate(replace(plan, benchmark=str(future), guard="", external=[]))
         learnt = set(trained["query_digests"])
         result[kind] = {
-            "promoted": verdict.promote, "reasons": verdict.reasons, "rows": trained["rows"], "recipe": trained["recipe"],
+            "promoted": verdict.promote, "reasons": verdict.reasons, "rows": trained["rows"], "rehearsed": trained["rehearsed"], "recipe": trained["recipe"],
             "started_from": trained["started_from"], "best_epoch": trained["best_epoch"], "training_seconds": trained["seconds"], "night_seconds": round(seconds, 1),
             "guard": _measures(report.slice("guard")), "held_out": _measures(pooled(judged) if judged else None),
             "external": {

@@ -60,7 +60,7 @@ SOURCES = ("docstring", "commit", "issue", "written")
 
 
 def build_pairs(settings: Settings, store: Store) -> PairsManifest:
-    """Writes `store.pairs`, the JSON lines, `store.current_benchmark` and `store.guard_benchmark`, the manifest last.
+    """Writes `store.pairs`, the JSON lines, what training reads beside them, and the benchmarks; the manifest last.
 
     A night on which nothing changed returns the manifest that is there.
 

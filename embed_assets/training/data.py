@@ -81,6 +81,7 @@ class Rehearsed:
     scores: np.ndarray
     """(draw, draw) float32, the base model's cosines of queries and passages"""
     weight: float
+    """Of its loss beside InfoNCE."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

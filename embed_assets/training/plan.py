@@ -124,10 +124,8 @@ def build_job(
         logger.info("starts from the adapter of %s, rank %d, in %s", start.start_id, start.rank, start.path)
     layout = read_layout(base.path)
     max_tokens = settings.model.max_tokens or layout.max_tokens
-    mines = recipe.mined and negatives is not None and negatives.is_file()
-    among = file_sha256(negatives) if mines and negatives else ""
-    rehearses = recipe.rehearsal > 0 and rehearsal is not None and rehearsal.is_file()
-    kept = file_sha256(rehearsal) if rehearses and rehearsal else ""
+    mined_among, among = _beside_the_pairs(negatives, wanted=recipe.mined)
+    rehearsed, kept = _beside_the_pairs(rehearsal, wanted=recipe.rehearsal > 0)
     decides = [CODE_VERSION, pairs_digest, among, kept, max_pairs, base_digest, max_tokens, recipe.to_json()]
     inputs = digest_of_json([*decides, *([start.digest] if start else [])])
     candidate_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{inputs[:8]}"
@@ -140,8 +138,8 @@ def build_job(
         progress_file=str((runs / f"progress-{inputs[:16]}.safetensors").absolute()),
         pairs=str(pairs.absolute()),
         pairs_digest=pairs_digest,
-        negatives=str(negatives.absolute()) if mines and negatives else "",
-        rehearsal=str(rehearsal.absolute()) if rehearses and rehearsal else "",
+        negatives=mined_among,
+        rehearsal=rehearsed,
         cutoff=cutoff,
         max_pairs=max_pairs,
         base_name=base.name,
@@ -159,6 +157,16 @@ def build_job(
         path=settings.training.path,
         threads=settings.training.threads,
     )
+
+
+def _beside_the_pairs(file: Path | None, *, wanted: bool) -> tuple[str, str]:
+    """Path and digest of what the recipe wants beside the rows; both empty where there is none."""
+    if not wanted or file is None:
+        return "", ""
+    if not file.is_file():
+        logger.warning("%s is not there: trained without it; materialise contrastive_pairs first", file)
+        return "", ""
+    return str(file.absolute()), file_sha256(file)
 
 
 def _recipe(settings: Settings, base: ResolvedModel, rows: int, commit_share: float, start: WarmStart | None) -> Recipe:

@@ -84,10 +84,14 @@ def test_a_historys_negatives_are_mined_among_what_may_be_shown(
     assert data.negatives.shape[1] == 2 and len(np.unique(data.negatives[:, 1])) > 1, "the row's own stays beside it"
 
 
-def test_a_history_rehearses_and_documentation_does_not(model: Path, filled: Store) -> None:
+def test_a_history_rehearses_and_documentation_does_not(
+    model: Path, filled: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     documentation = planned(settings_for(model), filled)
+    assert "is not there" not in caplog.text, "none is wanted"
     pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
     before = planned(settings_for(model), filled)
+    assert f"{filled.pairs_rehearsal} is not there: trained without it" in caplog.text
     foreign = [(f"what step {row} does", f"lib.py step{row}\ndef step{row}(): pass") for row in range(20)]
     pl.DataFrame(foreign, schema=dict(REHEARSAL_SCHEMA), orient="row").write_parquet(filled.pairs_rehearsal)
     job = planned(settings_for(model), filled)
