@@ -80,7 +80,7 @@ def ours(threads: int) -> Iterator[str]:
     program = (
         "import sys\n"
         "from embed_assets.serving.serve import serve\n"
-        "from embed_assets.settings import load_settings\n"
+        "from embed_assets.settings_loading import load_settings\n"
         "settings = load_settings(overrides={'data_dir': sys.argv[1], 'serving.threads': int(sys.argv[2])})\n"
         "serve(settings, port=int(sys.argv[3]))\n"
     )

@@ -51,7 +51,7 @@ def prepare_rows(folder: Path) -> None:
 
 
 def settings_of(folder: Path) -> Any:
-    from embed_assets.settings import load_settings
+    from embed_assets.settings_loading import load_settings
 
     repositories = [{"source": f"package:{package}"} for package in PACKAGES]
     return load_settings(overrides={"data_dir": str(folder), "repositories": repositories, "pairs.hard_negatives": 0})

@@ -1,4 +1,4 @@
-"""One typed configuration: `embed_assets.toml`, then environment variables, then one run's overrides.
+"""All that can be set, typed; `settings_loading` reads it from file and environment.
 
 Every value has a default. An unset dial of `training` means derived from the data and the device, not fixed.
 Environment variables are `EMBED_ASSETS_` and the key, sections joined by two underscores:
@@ -6,42 +6,20 @@ Environment variables are `EMBED_ASSETS_` and the key, sections joined by two un
 `EMBED_ASSETS_API_KEY`, `EMBED_ASSETS_ALERTS__WEBHOOK_URL`.
 """
 
-import difflib
-import functools
-import os
 import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings import SettingsError as PydanticSettingsError
-from pydantic_settings.sources import EnvSettingsSource
 
 ENVIRONMENT_PREFIX = "EMBED_ASSETS_"
-SETTINGS_FILE_VARIABLE = "EMBED_ASSETS_CONFIG"
-"""Names the settings file; without it `embed_assets.toml` in the working directory is read, if there is one."""
 TERMINAL_VARIABLE = "EMBED_ASSETS_TERMINAL"
 """Device of the terminal that the parent runs on, such as /dev/pts/3; set by the command line."""
 ERROR_FILE_VARIABLE = "EMBED_ASSETS_ERROR_FILE"
 """Where the parent of a stage's process wants to read why it failed."""
-PLAIN_VARIABLES = (
-    "EMBED_ASSETS_ADMIN_TOKEN",
-    "EMBED_ASSETS_API_KEY",
-    "EMBED_ASSETS_SERVICE_URL",
-    TERMINAL_VARIABLE,
-    ERROR_FILE_VARIABLE,
-)
-"""Variables that are read where they are needed and are no settings: secrets, and what a parent tells its child."""
-DEFAULT_FILE = "embed_assets.toml"
-
-
-class SettingsError(ValueError):
-    """The settings file, the environment or a run's overrides hold an unknown key or a bad value."""
 
 
 class Section(BaseModel):
@@ -263,68 +241,6 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-def load_settings(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Reads the settings file and the environment, then applies `overrides` (dotted key -> value; None is skipped).
-
-    Raises:
-        SettingsError: one line naming the key, the value found and what is allowed.
-    """
-    path = settings_file(file)
-    document: dict[str, Any] = {}
-    if path is not None:
-        try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise SettingsError(f"settings file {path} does not exist; write one with `embed-assets init`") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-            raise SettingsError(f"settings file {path} cannot be read: {error}") from error
-    _refuse_unknown_variables()
-    try:
-        _merge(document, EnvSettingsSource(Settings)())
-        for key, value in (overrides or {}).items():
-            if value is not None:
-                *sections, last = key.split(".")
-                _merge(document, functools.reduce(lambda inner, name: {name: inner}, reversed(sections), {last: value}))
-        settings = Settings(**document)
-    except ValidationError as error:
-        raise SettingsError(_one_line(error, path, overrides or {})) from error
-    except PydanticSettingsError as error:
-        raise SettingsError(f"bad value in the environment: {error}; sections and lists are written as JSON") from error
-    return _anchored(settings, path.parent if path is not None else Path.cwd())
-
-
-def _anchored(settings: Settings, root: Path) -> Settings:
-    """Relative paths of the settings count from the settings file's folder."""
-
-    def absolute(path: str | Path) -> Path:
-        return (root / Path(path).expanduser()).resolve()
-
-    repositories = tuple(
-        repository.model_copy(
-            update={
-                "source": str(absolute(repository.source)) if is_local_path(repository.source) else repository.source,
-                "issues": absolute(repository.issues) if repository.issues is not None else None,
-            }
-        )
-        for repository in settings.repositories
-    )
-    queries = settings.pairs.queries_file
-    pairs = settings.pairs.model_copy(update={"queries_file": absolute(queries) if queries is not None else None})
-    start = settings.training.start_from
-    training = settings.training.model_copy(update={"start_from": absolute(start) if start is not None else None})
-    changed = {"repositories": repositories, "pairs": pairs, "training": training}
-    return settings.model_copy(update={"data_dir": absolute(settings.data_dir), **changed})
-
-
-def settings_file(file: Path | None = None) -> Path | None:
-    """The file that `load_settings` reads: the argument, the variable, or the working directory's, in this order."""
-    named = file or (Path(os.environ[SETTINGS_FILE_VARIABLE]) if os.environ.get(SETTINGS_FILE_VARIABLE) else None)
-    if named is not None:
-        return named.expanduser().resolve()
-    default = Path.cwd() / DEFAULT_FILE
-    return default if default.exists() else None
-
-
 def derived_name(source: str) -> str:
     """`https://host/team/shop.git` -> `shop`, `package:networkx` -> `networkx`, `.` -> the folder's name."""
     last = source.removeprefix("package:").rstrip("/").replace(":", "/").rsplit("/", 1)[-1].removesuffix(".git")
@@ -336,74 +252,3 @@ def derived_name(source: str) -> str:
 def is_local_path(source: str) -> bool:
     """Whether a repository's source is a path, rather than a URL, `host:path`, or `package:NAME`."""
     return "://" not in source and not re.match(r"^[^/.~][^/]*:", source)
-
-
-def setting_keys(section: type[BaseModel] = Settings, prefix: str = "") -> dict[str, FieldInfo]:
-    """Every setting by its dotted key, sections flattened; `repositories` is one key."""
-    keys: dict[str, FieldInfo] = {}
-    for name, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            keys |= setting_keys(field.annotation, f"{prefix}{name}.")
-        else:
-            keys[f"{prefix}{name}"] = field
-    return keys
-
-
-def _merge(document: dict[str, Any], update: Mapping[str, Any]) -> None:
-    for key, value in update.items():
-        if isinstance(value, Mapping) and isinstance(document.get(key), dict):
-            _merge(document[key], value)
-        else:
-            document[key] = value
-
-
-def _refuse_unknown_variables() -> None:
-    known = {f"{ENVIRONMENT_PREFIX}{key.replace('.', '__')}".upper() for key in setting_keys()}
-    known |= {f"{ENVIRONMENT_PREFIX}{name}".upper() for name in Settings.model_fields}
-    known |= {SETTINGS_FILE_VARIABLE, *PLAIN_VARIABLES}
-    for variable, value in os.environ.items():
-        if variable.upper().startswith(ENVIRONMENT_PREFIX) and variable.upper() not in known:
-            shown = value if len(value) <= 40 else f"{value[:37]}..."
-            nearest = difflib.get_close_matches(variable.upper(), sorted(known), n=4, cutoff=0.3)
-            raise SettingsError(
-                f"unknown environment variable {variable}={shown}; allowed: {ENVIRONMENT_PREFIX}SECTION__KEY with "
-                f"a key of the settings file, nearest are {', '.join(nearest)}"
-            )
-
-
-def _one_line(error: ValidationError, path: Path | None, overrides: Mapping[str, Any]) -> str:
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    where = _origin(key, path, overrides)
-    if first["type"] == "extra_forbidden":
-        allowed = ", ".join(_allowed_keys(first["loc"]))
-        return f"unknown setting {key} = {first['input']!r}{where}; allowed here: {allowed}"
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "allowed:")
-    if not key:
-        return f"bad settings{where}: {message}"
-    if not message.startswith("allowed:"):
-        message = message[0].lower() + message[1:]
-    shown = "" if first["type"] == "missing" else f" = {first['input']!r}"
-    return f"bad value for setting {key}{shown}{where}; {message}"
-
-
-def _origin(key: str, path: Path | None, overrides: Mapping[str, Any]) -> str:
-    """Where a value came from, of the places that can give one the last that did."""
-    variable = f"{ENVIRONMENT_PREFIX}{key.replace('.', '__')}".upper()
-    if overrides.get(key) is not None:
-        return " of this run"
-    if any(name.upper() == variable and value for name, value in os.environ.items()):
-        return f" in {variable}"
-    return f" in {path}" if path is not None else ""
-
-
-def _allowed_keys(location: tuple[int | str, ...]) -> list[str]:
-    section: type[BaseModel] = Settings
-    for part in location[:-1]:
-        if isinstance(part, int):
-            section = RepositorySettings
-            continue
-        annotation = section.model_fields[part].annotation if part in section.model_fields else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            section = annotation
-    return sorted(section.model_fields)

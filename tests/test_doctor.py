@@ -7,7 +7,8 @@ import pytest
 
 from embed_assets import doctor
 from embed_assets.doctor import UnhealthyError, examine, require_health
-from embed_assets.settings import Settings, load_settings
+from embed_assets.settings import Settings
+from embed_assets.settings_loading import load_settings
 from tests.checkpoints.made_start import write_start
 
 

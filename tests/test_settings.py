@@ -7,18 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from embed_assets.settings import (
-    PairsSettings,
-    RepositorySettings,
-    Section,
-    Settings,
-    SettingsError,
-    derived_name,
-    is_local_path,
-    load_settings,
-    setting_keys,
-)
+from embed_assets.settings import PairsSettings, RepositorySettings, Section, Settings, derived_name, is_local_path
 from embed_assets.settings_file import commented_settings, field_docs
+from embed_assets.settings_loading import SettingsError, load_settings, setting_keys
 
 
 def write(folder: Path, text: str) -> Path:

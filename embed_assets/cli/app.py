@@ -8,7 +8,7 @@ import typer
 from embed_assets import __version__
 from embed_assets.cli import benchmark, demo, model, night, service, setup, status
 from embed_assets.cli.options import ConfigFile, DataDirectory
-from embed_assets.settings import SettingsError
+from embed_assets.settings_loading import SettingsError
 
 app = typer.Typer(
     name="embed-assets",

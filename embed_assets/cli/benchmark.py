@@ -7,7 +7,7 @@ import typer
 
 from embed_assets.cli.options import ConfigFile, DataDirectory
 from embed_assets.files import StoreError
-from embed_assets.settings import load_settings
+from embed_assets.settings_loading import load_settings
 from embed_assets.store import Store
 
 

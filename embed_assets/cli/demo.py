@@ -16,7 +16,7 @@ from embed_assets.cli.night import EXIT_CODES
 from embed_assets.cli.options import prepare_dagster, terminal_for_children
 from embed_assets.files import StoreError, write_text
 from embed_assets.serving.client import LiveEmbedder, find_service
-from embed_assets.settings import SETTINGS_FILE_VARIABLE, load_settings
+from embed_assets.settings_loading import SETTINGS_FILE_VARIABLE, load_settings
 from embed_assets.store import Store
 
 PACKAGES = ("networkx", "polars")

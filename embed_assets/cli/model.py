@@ -8,7 +8,7 @@ import typer
 
 from embed_assets.cli.night import REFUSED
 from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory, canonical_device, training_dials
-from embed_assets.settings import load_settings
+from embed_assets.settings_loading import load_settings
 from embed_assets.store import Store
 
 

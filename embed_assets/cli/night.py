@@ -17,7 +17,7 @@ from embed_assets.cli.options import (
     terminal_for_children,
     training_dials,
 )
-from embed_assets.settings import load_settings
+from embed_assets.settings_loading import load_settings
 
 REFUSED = 3
 EXIT_CODES = {"promoted": 0, "unchanged": 0, "refused": REFUSED, "cancelled": 130}

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from embed_assets.settings import SETTINGS_FILE_VARIABLE, TERMINAL_VARIABLE, Settings, SettingsError, settings_file
+from embed_assets.settings import TERMINAL_VARIABLE, Settings
+from embed_assets.settings_loading import SETTINGS_FILE_VARIABLE, SettingsError, settings_file
 from embed_assets.store import Store
 
 PROJECT_DAGSTER_FILES = (

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory
-from embed_assets.settings import load_settings
+from embed_assets.settings_loading import load_settings
 
 
 def serve(

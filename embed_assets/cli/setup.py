@@ -8,8 +8,9 @@ import typer
 
 from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory
 from embed_assets.files import write_text
-from embed_assets.settings import DEFAULT_FILE, is_local_path, load_settings
+from embed_assets.settings import is_local_path
 from embed_assets.settings_file import commented_settings
+from embed_assets.settings_loading import DEFAULT_FILE, load_settings
 
 
 def init(

@@ -5,7 +5,7 @@ import json
 import typer
 
 from embed_assets.cli.options import AsJson, ConfigFile, DataDirectory
-from embed_assets.settings import load_settings
+from embed_assets.settings_loading import load_settings
 
 
 def status(as_json: AsJson = False, data_dir: DataDirectory = None, config: ConfigFile = None) -> None:

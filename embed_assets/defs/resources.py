@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from embed_assets.settings import Settings, load_settings
+from embed_assets.settings import Settings
+from embed_assets.settings_loading import load_settings
 from embed_assets.store import Store
 
 

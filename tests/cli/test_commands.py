@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from embed_assets.settings import load_settings
+from embed_assets.settings_loading import load_settings
 
 
 def embed_assets(

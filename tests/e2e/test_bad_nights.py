@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from embed_assets.pairs.build import build_pairs
-from embed_assets.settings import load_settings
+from embed_assets.settings_loading import load_settings
 from embed_assets.snippets.collect import collect_snippets
 from tests.e2e.repositories import commit_all, package_repository
 from tests.e2e.team import Team

@@ -33,7 +33,7 @@ from tests.serving.running_service import promoted
 PROGRAM = """
 import sys
 from embed_assets.serving.serve import serve
-from embed_assets.settings import load_settings
+from embed_assets.settings_loading import load_settings
 serve(load_settings(overrides=dict(pair.split("=", 1) for pair in sys.argv[1:])))
 """
 

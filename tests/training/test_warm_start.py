@@ -16,7 +16,8 @@ from embed_assets.encoder.load import load_encoder
 from embed_assets.evaluation.lineage import find_leaks
 from embed_assets.files import directory_digests, read_json, write_json
 from embed_assets.records import query_digest
-from embed_assets.settings import Settings, load_settings
+from embed_assets.settings import Settings
+from embed_assets.settings_loading import load_settings
 from embed_assets.store import Store
 from embed_assets.training.adapter import adapter_state, add_adapter
 from embed_assets.training.candidate import run_job
