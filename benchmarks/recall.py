@@ -154,9 +154,14 @@ def _rehearsed_by_all(nights: Sequence[Store]) -> pl.DataFrame:
 
 
 def measure(work: Path, name: str, seed: int, *, kinds: Sequence[str] = tuple(KINDS), **training: Any) -> Path:
-    """Nights of the given kinds with one seed: trained, judged by their gate, then by the future."""
-    result: dict[str, Any] = {"name": name, "seed": seed, "machine": _machine()}
+    """Nights of the given kinds with one seed: trained, judged by their gate, then by the future.
+
+    Kinds that were measured before, and are not now, stay as they are.
+    """
     label = f"{'warm' if training.get('start_from') else 'seed'}-{seed}"
+    path = work / name / f"{label}.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    result: dict[str, Any] = {**before, "name": name, "seed": seed, "machine": _machine()}
     for kind in kinds:
         store = Store(work / name / kind)
         settings = settings_for(name, kind, seed=seed, **training)
@@ -184,7 +189,6 @@ def measure(work: Path, name: str, seed: int, *, kinds: Sequence[str] = tuple(KI
             "deciding": verdict.deciding_slice, "touched": _touched(store, future),
             **{part.name: _measures(_unlearnt(part, future, learnt)) for part in later.slices},
         }  # fmt: skip
-    path = work / name / f"{label}.json"
     write_json(path, result)
     return path
 
