@@ -15,6 +15,8 @@ data/
     negatives.parquet         NEGATIVE_SCHEMA: what hard negatives are mined among
     rehearsal.parquet         REHEARSAL_SCHEMA: what training keeps as the base model ranks it
     copies.json               definition_id of every copy -> the document that stands for it
+    learnt.txt                digests of all queries that were ever learnt
+    changes/ guard/ rehearsal/  parsed histories and libraries; made again where they are missing
   benchmarks/DIGEST/          corpus.parquet queries.parquet qrels.tsv benchmark.json (written last)
   benchmarks/current          relative link: the benchmark of the latest pairs
   benchmarks/guard            relative link: the guard against forgetting

@@ -180,12 +180,14 @@ def _guard(night: Night, training: list[Proposal], sketches: Sketches) -> Benchm
 
 
 def _rehearsal(night: Night, kept: list[Proposal], judges: list[Benchmark], sketches: Sketches) -> pl.DataFrame:
-    """Empty where no history is learnt from, or nothing is to be rehearsed: then training asks for none.
+    """Empty where training asks for none: the weight is 0, or none is set and no history is learnt from.
 
     What is learnt from is left out by its source and by its name: a clone of a package is that package.
     """
-    history = any(proposal.source == "commit" and proposal.split == "train" for proposal in kept)
-    if not history or night.settings.training.rehearsal_weight == 0:
+    wanted = _wants_rehearsal(night)
+    if wanted is None:
+        wanted = any(proposal.source == "commit" and proposal.split == "train" for proposal in kept)
+    if not wanted:
         return pl.DataFrame(schema=dict(REHEARSAL_SCHEMA))
     repositories = night.settings.repositories
     learnt = {name for each in repositories for name in (each.source.removeprefix("package:"), each.name)}
@@ -193,6 +195,12 @@ def _rehearsal(night: Night, kept: list[Proposal], judges: list[Benchmark], sket
     if found.is_empty():
         night.notes.append(f"nothing is rehearsed: no other source is installed of {', '.join(PACKAGES)}")
     return found
+
+
+def _wants_rehearsal(night: Night) -> bool | None:
+    """What the settings say; None where the rows decide."""
+    weight = night.settings.training.rehearsal_weight
+    return None if weight is None else weight > 0
 
 
 def _external_sets(settings: Settings) -> tuple[Path, ...]:
@@ -254,7 +262,7 @@ def _inputs_digest(night: Night, sources: list[tuple[RepositorySettings, Source]
             "files": [file_sha256(path) for path in files if path is not None and path.exists()],
             "failed": sorted(night.failed),
             **({"start": night.start.digest} if night.start else {}),
-            **({"rehearsal": False} if night.settings.training.rehearsal_weight == 0 else {}),
+            **({"rehearsal": wanted} if (wanted := _wants_rehearsal(night)) is not None else {}),
         }
     )
 

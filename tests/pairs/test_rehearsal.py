@@ -84,7 +84,9 @@ def test_nothing_the_guard_asks_is_rehearsed(written: WrittenHistory, store: Sto
     assert not asked & {query_digest(text) for text in rehearsed["query"].to_list()}
 
 
-def test_docs_alone_need_no_rehearsal_and_a_weight_of_zero_wants_none(written: WrittenHistory, store: Store) -> None:
+def test_docs_alone_need_no_rehearsal_unless_a_weight_is_set_and_zero_wants_none(
+    written: WrittenHistory, store: Store
+) -> None:
     shop = Shop(written)
     shop.go_on(60)
     settings = settings_for(shop.written.path)
@@ -93,8 +95,11 @@ def test_docs_alone_need_no_rehearsal_and_a_weight_of_zero_wants_none(written: W
     assert pl.read_parquet(store.pairs_rehearsal).height == 0
     build_pairs(settings, store)
     assert pl.read_parquet(store.pairs_rehearsal).height > 100
-    build_pairs(settings_for(shop.written.path, sources={"docstring": 1.0, "commit": 0.0}), store)
+    docs = settings_for(shop.written.path, sources={"docstring": 1.0, "commit": 0.0})
+    build_pairs(docs, store)
     assert pl.read_parquet(store.pairs_rehearsal).height == 0
+    build_pairs(Settings.model_validate(docs.model_dump() | {"training": {"rehearsal_weight": 0.5}}), store)
+    assert pl.read_parquet(store.pairs_rehearsal).height > 100
 
 
 def test_a_clone_of_a_package_is_not_rehearsed_and_where_nothing_is_left_the_night_says_so(
