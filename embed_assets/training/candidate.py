@@ -18,16 +18,16 @@ from embed_assets.encoder.encoder import Encoder
 from embed_assets.encoder.load import choose_device, load_encoder
 from embed_assets.encoder.save import save_model
 from embed_assets.files import new_directory, point_link, write_json
-from embed_assets.records import query_digest
+from embed_assets.records import NEGATIVE_SCHEMA, REHEARSAL_SCHEMA, query_digest
 from embed_assets.training.adapter import merged_encoder, save_adapter, scale_adapter
 from embed_assets.training.curve import StepRecord, append_record, write_curve
-from embed_assets.training.data import TrainingData, prepare, read_pairs
+from embed_assets.training.data import TrainingData, prepare, read_beside, read_pairs
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob
 from embed_assets.training.loop import TrainingResult, train
-from embed_assets.training.mining import read_negatives, with_mined_negatives
+from embed_assets.training.mining import with_mined_negatives
 from embed_assets.training.ranks import Ranks, join_ranks
-from embed_assets.training.rehearsal import Rehearsal, prepare_rehearsal, read_rehearsal
+from embed_assets.training.rehearsal import Rehearsal, prepare_rehearsal
 from embed_assets.training.validation import validation_set
 
 MERGE_TOLERANCE = 2e-3
@@ -106,7 +106,7 @@ def load_inputs(job: TrainingJob) -> Prepared:
     frame = read_pairs(Path(job.pairs), max_pairs=job.max_pairs)
     pairs = frame.filter(pl.col("split") == "train")
     if job.negatives:
-        pairs = with_mined_negatives(encoder, pairs, read_negatives(Path(job.negatives)))
+        pairs = with_mined_negatives(encoder, pairs, read_beside(Path(job.negatives), NEGATIVE_SCHEMA))
     data = prepare(encoder, pairs, hard_negatives=job.recipe.hard_negatives)
     held_out = frame.filter(pl.col("split") == "validation")
     validation = prepare(encoder, held_out, hard_negatives=0) if len(held_out) >= 2 else None
@@ -124,7 +124,7 @@ def _rehearsal(job: TrainingJob, encoder: Encoder, rows: int) -> Rehearsal | Non
     recipe = job.recipe
     steps = recipe.epochs * -(-rows // recipe.batch_size)
     return prepare_rehearsal(
-        encoder, read_rehearsal(Path(job.rehearsal)),
+        encoder, read_beside(Path(job.rehearsal), REHEARSAL_SCHEMA),
         steps=steps, batch_size=recipe.batch_size, weight=recipe.rehearsal, seed=recipe.seed,
     )  # fmt: skip
 

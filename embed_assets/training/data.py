@@ -4,10 +4,11 @@ Reads the pairs table (parquet) or JSON lines written by anyone (`query`, `posit
 `weight`, `split`). It knows no model beyond its tokenizer.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -137,6 +138,18 @@ def read_pairs(path: Path, *, max_pairs: int | None = None) -> pl.DataFrame:
         train = frame.filter(pl.col("split") == "train").sort("written_at", descending=True, maintain_order=True)
         frame = pl.concat([train.head(max_pairs), frame.filter(pl.col("split") != "train")])
     return frame
+
+
+def read_beside(path: Path, schema: Mapping[str, Any]) -> pl.DataFrame:
+    """A table that the pairs bring along, with the columns of `schema`.
+
+    Raises:
+        TrainingError: the file cannot be read.
+    """
+    try:
+        return pl.read_parquet(path).select(list(schema))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise TrainingError(f"{path} cannot be read: {error}; build the pairs again, or delete it") from error
 
 
 def _complete(frame: pl.DataFrame) -> pl.DataFrame:

@@ -7,27 +7,13 @@ no row asks for (docs/experiments.md has what that is worth). Knows no adapter: 
 import logging
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
 from embed_assets.encoder.encoder import Encoder
-from embed_assets.records import NEGATIVE_SCHEMA
 from embed_assets.retrieval.negatives import NO_DOCUMENT, mine_hard_negatives
-from embed_assets.training.errors import TrainingError
 
 logger = logging.getLogger(__name__)
-
-
-def read_negatives(path: Path) -> pl.DataFrame:
-    """
-    Raises:
-        TrainingError: the file cannot be read.
-    """
-    try:
-        return pl.read_parquet(path).select(list(NEGATIVE_SCHEMA))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise TrainingError(f"{path} cannot be read: {error}; build the pairs again, or delete it") from error
 
 
 def with_mined_negatives(encoder: Encoder, pairs: pl.DataFrame, documents: pl.DataFrame) -> pl.DataFrame:

@@ -8,15 +8,12 @@ on rankings alone: vectors are free to move together. What it costs and brings i
 import logging
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from embed_assets.encoder.encoder import Encoder
-from embed_assets.records import REHEARSAL_SCHEMA
 from embed_assets.training.data import Batch, Rehearsed
-from embed_assets.training.errors import TrainingError
 
 DRAWN = 64
 """Docs with their functions beside each batch, at most: twice as many as the batch has rows."""
@@ -61,21 +58,10 @@ class Rehearsal:
         return replace(batch, tokens=[*batch.tokens, *tokens], rehearsed=rehearsed)
 
 
-def read_rehearsal(path: Path) -> pl.DataFrame:
-    """
-    Raises:
-        TrainingError: the file cannot be read.
-    """
-    try:
-        return pl.read_parquet(path).select(list(REHEARSAL_SCHEMA))
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise TrainingError(f"{path} cannot be read: {error}; build the pairs again, or delete it") from error
-
-
 def prepare_rehearsal(
     encoder: Encoder, table: pl.DataFrame, *, steps: int, batch_size: int, weight: float, seed: int
 ) -> Rehearsal | None:
-    """The rows that `steps` steps draw, embedded by the model as it is, before an adapter comes.
+    """The rows of `table` (REHEARSAL_SCHEMA) that `steps` steps draw, embedded by the model as it is: no adapter yet.
 
     Returns:
         None where there are too few rows to rank.

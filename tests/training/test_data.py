@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embed_assets.training.data import TrainingData, epoch_batches, make_batch, prepare, read_pairs
+from embed_assets.records import REHEARSAL_SCHEMA
+from embed_assets.training.data import TrainingData, epoch_batches, make_batch, prepare, read_beside, read_pairs
 from embed_assets.training.errors import TrainingError
 from tests.training.made_pairs import pairs_table, tiny_data
 
@@ -175,3 +176,13 @@ def test_too_few_rows(rows: int, tmp_path: Path) -> None:
     path, _ = tiny_data(tmp_path)
     with pytest.raises(TrainingError, match=f"{rows} training rows; at least 2 are needed"):
         prepare(load_encoder(path, device="cpu"), pairs_table(rows), hard_negatives=1)
+
+
+def test_a_damaged_table_beside_the_pairs_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "rehearsal.parquet"
+    file.write_text("no table")
+    with pytest.raises(TrainingError, match=r"rehearsal\.parquet cannot be read: .*; build the pairs again"):
+        read_beside(file, REHEARSAL_SCHEMA)
+    pl.DataFrame({"query": ["what it does"]}).write_parquet(file)
+    with pytest.raises(TrainingError, match="build the pairs again"):
+        read_beside(file, REHEARSAL_SCHEMA)

@@ -1,16 +1,13 @@
 """Mined negatives: near the query, below its answer, never one of its answers."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pytest
 import torch
 
 from embed_assets.records import NEGATIVE_SCHEMA, PAIR_SCHEMA
-from embed_assets.training.errors import TrainingError
-from embed_assets.training.mining import read_negatives, with_mined_negatives
+from embed_assets.training.mining import with_mined_negatives
 
 AT = {"ask": 0, "other": 90, "right": 10, "also right": 20, "copy": 25, "near": 40, "far": 80, "too near": 5, "own": 60}
 """Degrees of each text's vector: the nearer in angle, the more alike."""
@@ -58,9 +55,3 @@ def test_no_answer_of_the_query_in_any_row_is_mined_nor_a_copy_of_one() -> None:
 def test_a_row_without_one_keeps_its_own_and_none_is_named_twice() -> None:
     assert mined([a_pair("ask", "right", "own")], "right") == [["own"]]
     assert mined([a_pair("ask", "right", "own")], "right", "own") == [["own"]]
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "negatives.parquet").write_text("no table")
-    with pytest.raises(TrainingError, match="build the pairs again"):
-        read_negatives(tmp_path / "negatives.parquet")

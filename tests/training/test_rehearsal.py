@@ -18,12 +18,11 @@ from embed_assets.training import loop
 from embed_assets.training.adapter import adapter_parameters, adapter_state, add_adapter
 from embed_assets.training.curve import StepRecord
 from embed_assets.training.data import make_batch
-from embed_assets.training.errors import TrainingError
 from embed_assets.training.loop import train
 from embed_assets.training.loss import ranking_divergence
 from embed_assets.training.memory import MemoryPlan, largest_step_tokens
 from embed_assets.training.ranks import Ranks
-from embed_assets.training.rehearsal import DRAWN, Rehearsal, prepare_rehearsal, read_rehearsal
+from embed_assets.training.rehearsal import DRAWN, Rehearsal, prepare_rehearsal
 from embed_assets.training.step import batch_loss, loss_and_gradients
 from tests.training.made_pairs import ONE_GO, WORDS, tiny_data, tiny_recipe
 from tests.training.test_loop import PowerCutError
@@ -164,9 +163,3 @@ def test_divergence_is_zero_for_equal_rankings_and_grows() -> None:
     assert float(ranking_divergence(kept + 0.3, kept, temperature=0.05)) == pytest.approx(0.0, abs=1e-5)
     slight, great = (float(ranking_divergence(kept * factor, kept, temperature=1.0)) for factor in (1.1, 2.0))
     assert 0 < slight < great
-
-
-def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "rehearsal.parquet").write_text("no table")
-    with pytest.raises(TrainingError, match="build the pairs again"):
-        read_rehearsal(tmp_path / "rehearsal.parquet")
