@@ -79,19 +79,26 @@ def _anchored(settings: Settings, root: Path) -> Settings:
     def absolute(path: str | Path) -> Path:
         return (root / Path(path).expanduser()).resolve()
 
+    def named(path: Path | None) -> Path | None:
+        return None if path is None else absolute(path)
+
     repositories = tuple(
         repository.model_copy(
             update={
                 "source": str(absolute(repository.source)) if is_local_path(repository.source) else repository.source,
-                "issues": absolute(repository.issues) if repository.issues is not None else None,
+                "issues": named(repository.issues),
             }
         )
         for repository in settings.repositories
     )
-    queries = settings.pairs.queries_file
-    pairs = settings.pairs.model_copy(update={"queries_file": absolute(queries) if queries is not None else None})
-    start = settings.training.start_from
-    training = settings.training.model_copy(update={"start_from": absolute(start) if start is not None else None})
+    pairs = settings.pairs.model_copy(
+        update={
+            "queries_file": named(settings.pairs.queries_file),
+            "external_sets": tuple(absolute(folder) for folder in settings.pairs.external_sets),
+            "guard_set": named(settings.pairs.guard_set),
+        }
+    )
+    training = settings.training.model_copy(update={"start_from": named(settings.training.start_from)})
     changed = {"repositories": repositories, "pairs": pairs, "training": training}
     return settings.model_copy(update={"data_dir": absolute(settings.data_dir), **changed})
 

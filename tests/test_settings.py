@@ -106,12 +106,17 @@ def test_a_named_file_that_is_missing_names_init(tmp_path: Path) -> None:
 def test_relative_paths_count_from_the_settings_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tmp_path / "project"
     project.mkdir()
-    text = "data_dir = 'state'\n[pairs]\nqueries_file = 'q.jsonl'\n[[repositories]]\nsource = '.'\nissues = 'i.jsonl'\n"
+    text = "data_dir = 'state'\n[pairs]\nqueries_file = 'q.jsonl'\n"
+    text += "external_sets = ['cosqa', '/srv/own']\nguard_set = 'guard'\n[training]\nstart_from = '../team'\n"
+    text += "[[repositories]]\nsource = '.'\nissues = 'i.jsonl'\n"
     file = write(project, text)
     monkeypatch.chdir(tmp_path)
     settings = load_settings(file)
     assert settings.data_dir == project / "state"
     assert settings.pairs.queries_file == project / "q.jsonl"
+    assert settings.pairs.external_sets == (project / "cosqa", Path("/srv/own"))
+    assert settings.pairs.guard_set == project / "guard"
+    assert settings.training.start_from == tmp_path / "team"
     assert settings.repositories[0].source == str(project)
     assert settings.repositories[0].issues == project / "i.jsonl"
 

@@ -106,8 +106,7 @@ def decide_sides(
     previous = replace(previous, learnt_until=max(previous.learnt_until, learnt_until))
     ordered = sorted(times)
     target = min(test_queries, int(TEST_SHARE_OF_COMMITS * len(ordered)))
-    cutoff, moves = previous.cutoff, previous.moves
-    test_until = previous.test_until
+    cutoff, moves, test_until = previous.cutoff, previous.moves, previous.test_until
     if _renewal_is_due(previous, ordered, target):
         cutoff = max(ordered[-target - 1], previous.cutoff, previous.learnt_until)
         held_out = len(ordered) - bisect_right(ordered, cutoff)

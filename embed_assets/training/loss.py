@@ -38,7 +38,7 @@ def ranking_divergence(
 ) -> "torch.Tensor":
     """KL(softmax(kept / t) || softmax(scores / t)), over passages for each query and over queries for each passage.
 
-    The mean of both directions; zero where the scores differ by constants of their rows and columns at most.
+    The mean of both directions; zero where all scores differ by one constant at most.
     """
     import torch
 

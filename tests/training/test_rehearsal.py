@@ -161,5 +161,10 @@ def test_the_memory_plan_counts_it(tmp_path: Path) -> None:
 def test_divergence_is_zero_for_equal_rankings_and_grows() -> None:
     kept = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
     assert float(ranking_divergence(kept + 0.3, kept, temperature=0.05)) == pytest.approx(0.0, abs=1e-5)
+    for shift in (
+        torch.arange(5.0)[:, None],
+        torch.arange(7.0)[None, :],
+    ):  # the one direction's constants, not the other's
+        assert float(ranking_divergence(kept + shift, kept, temperature=1.0)) > 0.1
     slight, great = (float(ranking_divergence(kept * factor, kept, temperature=1.0)) for factor in (1.1, 2.0))
     assert 0 < slight < great

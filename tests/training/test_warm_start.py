@@ -17,7 +17,6 @@ from embed_assets.evaluation.lineage import find_leaks
 from embed_assets.files import directory_digests, read_json, write_json
 from embed_assets.records import query_digest
 from embed_assets.settings import Settings
-from embed_assets.settings_loading import load_settings
 from embed_assets.store import Store
 from embed_assets.training.adapter import adapter_state, add_adapter
 from embed_assets.training.candidate import run_job
@@ -258,8 +257,3 @@ def test_a_damaged_adapter_is_named(model: Path, copy: Path, tmp_path: Path) -> 
     )
     weights.write_bytes(weights.read_bytes()[:1000])
     assert f"{weights} is damaged" in refused(settings_for(model, start_from=copy), tmp_path / "own")
-
-
-def test_a_relative_folder_counts_from_the_settings_file(tmp_path: Path) -> None:
-    (tmp_path / "own.toml").write_text('[training]\nstart_from = "../team"\n')
-    assert load_settings(tmp_path / "own.toml").training.start_from == tmp_path.parent / "team"
