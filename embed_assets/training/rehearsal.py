@@ -16,7 +16,7 @@ from embed_assets.encoder.encoder import Encoder
 from embed_assets.training.data import Batch, Rehearsed
 
 DRAWN = 64
-"""Docs with their functions beside each batch, at most: twice as many as the batch has rows."""
+"""Docs with their functions beside each batch, at most: as many as the batch has rows."""
 logger = logging.getLogger(__name__)
 
 
@@ -70,7 +70,7 @@ def prepare_rehearsal(
 
     if len(table) < 2:
         return None
-    started, draw = time.monotonic(), min(DRAWN, 2 * batch_size)
+    started, draw = time.monotonic(), min(DRAWN, batch_size)
     order = np.random.default_rng([seed, 3]).permutation(len(table))[: steps * draw]
     queries = list(encoder.tokenise(table["query"].gather(order).to_list(), "query"))
     passages = list(encoder.tokenise(table["text"].gather(order).to_list()))

@@ -68,7 +68,7 @@ def test_every_row_has_its_turn(tmp_path: Path) -> None:
 def test_only_what_is_drawn_is_embedded(tmp_path: Path) -> None:
     encoder = load_encoder(tiny_data(tmp_path)[0], device="cpu")
     prepared = prepare_rehearsal(encoder, foreign(200), steps=2, batch_size=8, weight=1.0, seed=1)
-    assert prepared is not None and len(prepared.query_tokens) == 2 * 16, "twice as many as a batch has rows"
+    assert prepared is not None and len(prepared.query_tokens) == 2 * 8, "as many as a batch has rows"
     assert prepare_rehearsal(encoder, foreign(1), steps=2, batch_size=8, weight=1.0, seed=1) is None
 
 
