@@ -196,8 +196,9 @@ def test_a_job_that_was_killed_is_taken_up_by_the_next_one_with_the_same_files(
     """As a night after a power cut: another candidate, the same inputs, not a bit differs from an undisturbed one."""
     from embed_assets.files import directory_digests
 
-    train_to_directory(settings_for(model), filled.pairs, tmp_path / "undisturbed")
-    killed = planned(settings_for(model), filled)
+    settings = settings_for(model, threads=1)  # bits depend on it, and other tests set this process's
+    train_to_directory(settings, filled.pairs, tmp_path / "undisturbed")
+    killed = planned(settings, filled)
     write_json(tmp_path / "job.json", killed.to_json())
     command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "job.json")]
     assert subprocess.run(command, check=False, timeout=500).returncode == -signal.SIGKILL
@@ -205,7 +206,7 @@ def test_a_job_that_was_killed_is_taken_up_by_the_next_one_with_the_same_files(
     assert Path(killed.progress_file).is_file()
 
     time.sleep(1.1)  # ids count seconds
-    job = planned(settings_for(model), filled)
+    job = planned(settings, filled)
     assert job.candidate_id != killed.candidate_id
     steps: list[int] = []
     run_job(job, lambda record, _: steps.append(record.step))
