@@ -14,7 +14,6 @@ import polars as pl
 
 from embed_assets.pairs.corpus import Function, corpus_of
 from embed_assets.pairs.guard import documented, parsed, parsed_once, unlike
-from embed_assets.pairs.near_duplicates import near_pairs
 from embed_assets.pairs.separation import Sketches
 from embed_assets.pairs.sources import Proposal
 from embed_assets.records import REHEARSAL_SCHEMA, SNIPPET_SCHEMA, Benchmark, digest_of
@@ -66,19 +65,13 @@ def build_rehearsal(
         if name not in left_out:
             table = _functions(name, number, cache)
             drawn += documented(corpus_of([table]), ROWS_PER_PACKAGE)
-    kept = unlike(drawn, proposals, sketches)
-    judged = [text for judge in judges for text in judge.queries["text"].to_list()]
-    resembling = {
-        place
-        for _, place, _ in near_pairs(
-            [sketches.of_query(text) for text in judged], [sketches.of_query(text) for _, text in kept]
-        )
-    }
-    rows = [
-        {"query": text, "text": function.text[:TEXT_LENGTH]}
-        for place, (function, text) in enumerate(kept)
-        if place not in resembling
+    judged = [
+        Proposal(source=judge.name, split="test", query=text, answers=(), repository="", group_id="")
+        for judge in judges
+        for text in judge.queries["text"].to_list()
     ]
+    kept = unlike(drawn, [*proposals, *judged], sketches)
+    rows = [{"query": text, "text": function.text[:TEXT_LENGTH]} for function, text in kept]
     return pl.DataFrame(rows, schema=dict(REHEARSAL_SCHEMA))
 
 
