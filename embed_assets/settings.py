@@ -113,6 +113,8 @@ class TrainingSettings(Section):
     """Share of the learnt change that is merged: below 1 trades gain for less forgetting."""
     rehearsal_weight: float | None = Field(default=None, ge=0)
     """Of the loss that keeps the base model's ranking of foreign docs; 0 switches it off."""
+    lexical_share: float | None = Field(default=None, ge=0, le=1)
+    """Of a lexical teacher in the loss of a row, beside its label; 0 switches it off."""
     seed: int = 42
     """Same inputs, same seed, same adapter."""
     start_from: Path | None = None

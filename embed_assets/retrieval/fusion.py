@@ -26,7 +26,7 @@ def zscore_fusion(dense: Floats, lexical: Floats, *, weight: float = BM25_WEIGHT
     Returns:
         (queries, documents) float32. A row whose scores are all equal says nothing and counts as zeros.
     """
-    fused = (1.0 - weight) * _zscores(dense) + weight * _zscores(lexical)
+    fused = (1.0 - weight) * standardised(dense) + weight * standardised(lexical)
     return fused.astype(np.float32)
 
 
@@ -41,11 +41,12 @@ def reciprocal_rank_fusion(dense: Floats, lexical: Floats, *, k: int = RRF_K) ->
     return np.asarray(from_dense + from_lexical, dtype=np.float64)
 
 
-def _zscores(scores: Floats) -> Doubles:
+def standardised(scores: Floats) -> Doubles:
+    """z-scores of each query's scores over all documents; zeros where all are equal."""
     mean = scores.mean(axis=1, keepdims=True, dtype=np.float64)
     deviation = scores.std(axis=1, keepdims=True, dtype=np.float64)
-    standardised: Doubles = np.divide(scores - mean, deviation, out=np.zeros(scores.shape), where=deviation > 1e-12)
-    return standardised
+    zscores: Doubles = np.divide(scores - mean, deviation, out=np.zeros(scores.shape), where=deviation > 1e-12)
+    return zscores
 
 
 def _ranks(scores: Floats) -> npt.NDArray[np.int64]:

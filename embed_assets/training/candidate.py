@@ -24,6 +24,7 @@ from embed_assets.training.curve import StepRecord, append_record, write_curve
 from embed_assets.training.data import TrainingData, prepare, read_beside, read_pairs
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.job import TrainingJob
+from embed_assets.training.lexical_teacher import LexicalTeacher, lexical_teacher
 from embed_assets.training.loop import TrainingResult, train
 from embed_assets.training.mining import with_mined_negatives
 from embed_assets.training.ranks import Ranks, join_ranks
@@ -47,6 +48,7 @@ class Prepared:
     data: TrainingData
     validation: TrainingData | None
     rehearsal: Rehearsal | None = None
+    teacher: LexicalTeacher | None = None
     start: WarmStart | None = None
     """The adapter that is continued."""
 
@@ -78,6 +80,7 @@ def run_job(job: TrainingJob, observe: Observe = lambda record, steps: None) -> 
         job.recipe,
         start=prepared.start,
         rehearsal=prepared.rehearsal,
+        teacher=prepared.teacher,
         validation=validation_set(prepared.validation, prepared.data, seed=job.recipe.seed),
         path=job.path,
         ranks=ranks,
@@ -105,8 +108,9 @@ def load_inputs(job: TrainingJob) -> Prepared:
     started = time.monotonic()
     frame = read_pairs(Path(job.pairs), max_pairs=job.max_pairs)
     pairs = frame.filter(pl.col("split") == "train")
-    if job.negatives:
-        pairs = with_mined_negatives(encoder, pairs, read_beside(Path(job.negatives), NEGATIVE_SCHEMA))
+    corpus = read_beside(Path(job.negatives), NEGATIVE_SCHEMA) if job.negatives else None
+    if corpus is not None and job.recipe.mined:
+        pairs = with_mined_negatives(encoder, pairs, corpus)
     data = prepare(encoder, pairs, hard_negatives=job.recipe.hard_negatives)
     held_out = frame.filter(pl.col("split") == "validation")
     validation = prepare(encoder, held_out, hard_negatives=0) if len(held_out) >= 2 else None
@@ -115,7 +119,18 @@ def load_inputs(job: TrainingJob) -> Prepared:
         len(data), data.tokens_per_row, len(held_out), data.truncated, encoder.max_tokens, time.monotonic() - started,
     )  # fmt: skip
     rehearsal = _rehearsal(job, encoder, len(data))
-    return Prepared(encoder=encoder, pairs=pairs, data=data, validation=validation, rehearsal=rehearsal, start=start)
+    teacher = None
+    if corpus is not None and job.recipe.lexical > 0:
+        teacher = lexical_teacher(data, corpus["text"].to_list(), share=job.recipe.lexical)
+    return Prepared(
+        encoder=encoder,
+        pairs=pairs,
+        data=data,
+        validation=validation,
+        rehearsal=rehearsal,
+        teacher=teacher,
+        start=start,
+    )
 
 
 def _rehearsal(job: TrainingJob, encoder: Encoder, rows: int) -> Rehearsal | None:
@@ -173,6 +188,7 @@ def summarise(job: TrainingJob, prepared: Prepared, result: TrainingResult, rank
         "learnt_until": learnt_until(job, prepared),
         "started_from": {"candidate_id": start.start_id, "digest": start.digest} if start else None,
         "rows": len(prepared.data),
+        "lexical_teacher": prepared.teacher is not None,
         "rehearsed": len(prepared.rehearsal.query_tokens) if prepared.rehearsal else 0,
         "tokens_per_row": round(prepared.data.tokens_per_row, 1),
         "truncated_texts": prepared.data.truncated,

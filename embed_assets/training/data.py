@@ -21,8 +21,10 @@ from embed_assets.training.loss import masked_columns, similar_passages
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingData:
-    """Token ids of unique texts, and rows that point to them."""
+    """Unique texts with their token ids, and rows that point to them."""
 
+    query_texts: list[str]
+    passage_texts: list[str]
     query_tokens: list[list[int]]
     passage_tokens: list[list[int]]
     queries: np.ndarray
@@ -86,6 +88,16 @@ class Rehearsed:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Taught:
+    """What a teacher holds of a batch: how likely each passage is meant by each row's query."""
+
+    targets: np.ndarray
+    """(rows, columns) float32, distributions; zero where a column is masked"""
+    share: float
+    """Of the teacher in the loss; the label has the rest."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Batch:
     """One step: the distinct token rows to embed, and how rows and columns point to them."""
 
@@ -102,6 +114,7 @@ class Batch:
     weights: np.ndarray
     """(rows,) float32"""
     rehearsed: Rehearsed | None = None
+    taught: Taught | None = None
 
 
 def read_pairs(path: Path, *, max_pairs: int | None = None) -> pl.DataFrame:
@@ -193,6 +206,8 @@ def prepare(encoder: Encoder, pairs: pl.DataFrame, *, hard_negatives: int) -> Tr
     query_tokens = encoder.tokenise(list(query_index), "query")
     passage_tokens = encoder.tokenise(list(passage_index), "passage")
     return TrainingData(
+        query_texts=list(query_index),
+        passage_texts=list(passage_index),
         query_tokens=list(query_tokens),
         passage_tokens=list(passage_tokens),
         queries=np.array([query_index[text] for text in queries]),
@@ -293,13 +308,18 @@ def _identity_keys(data: TrainingData, row: int) -> Keys:
     return keys
 
 
+def batch_passages(data: TrainingData, rows: np.ndarray) -> np.ndarray:  # (columns,)
+    """The distinct passages of a batch of the given rows, in the order of its columns: positives, then negatives."""
+    negatives = data.negatives[rows]
+    return np.array(list(dict.fromkeys([*data.positives[rows].tolist(), *negatives[negatives >= 0].tolist()])))
+
+
 def make_batch(data: TrainingData, rows: np.ndarray) -> Batch:
     """The batch of the given rows: equal texts are embedded once, what answers a query is masked.
 
     Also an answer that only rows of other batches ask for: it may be here as another query's positive.
     """
-    positives, negatives = data.positives[rows], data.negatives[rows]
-    passages = np.array(list(dict.fromkeys([*positives.tolist(), *negatives[negatives >= 0].tolist()])))
+    positives, passages = data.positives[rows], batch_passages(data, rows)
     queries, query_place = np.unique(data.queries[rows], return_inverse=True)
     column = {passage: place for place, passage in enumerate(passages.tolist())}
     positive_columns = np.array([column[passage] for passage in positives.tolist()])

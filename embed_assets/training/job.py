@@ -27,7 +27,8 @@ class TrainingJob:
     pairs: str
     pairs_digest: str
     negatives: str = ""
-    """File of what hard negatives are mined among; none are mined when empty."""
+    """File of the functions that do not judge: hard negatives are mined among them, and the lexical teacher ranks them.
+    Neither is done when empty."""
     rehearsal: str = ""
     """File of the foreign docs to rehearse; none are when empty."""
     cutoff: int

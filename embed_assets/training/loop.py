@@ -25,6 +25,7 @@ from embed_assets.training.curve import StepRecord
 from embed_assets.training.data import Batch, TrainingData, epoch_batches, make_batch
 from embed_assets.training.errors import TrainingError
 from embed_assets.training.figures import Figures, QueuedStep
+from embed_assets.training.lexical_teacher import LexicalTeacher
 from embed_assets.training.memory import MemoryPlan, is_out_of_memory
 from embed_assets.training.ranks import Ranks
 from embed_assets.training.recipe import Recipe
@@ -70,6 +71,7 @@ def train(
     *,
     start: WarmStart | None = None,
     rehearsal: Rehearsal | None = None,
+    teacher: LexicalTeacher | None = None,
     plan: MemoryPlan | None = None,
     validation: ValidationSet | None = None,
     path: str = "auto",
@@ -84,6 +86,7 @@ def train(
     Args:
         start: the adapter to continue; a fresh one, which adds nothing, when not given.
         rehearsal: foreign docs whose ranking is to stay the base model's; nothing is rehearsed when not given.
+        teacher: what has a share in the loss beside the labels; they have all of it when not given.
         plan: how a step fits into memory; made from the data and the device's free memory when not given.
         validation: what decides which pass is kept; without it the last one is.
         path: auto, padded, flat, packed or fused.
@@ -107,7 +110,7 @@ def train(
     steps = steps_per_epoch * recipe.epochs
     figures = Figures(begun, steps_per_epoch)
     saved_at = time.monotonic()
-    for number, rows, batch in _batches_ahead(data, recipe, rehearsal, progress.step):
+    for number, rows, batch in _batches_ahead(data, recipe, rehearsal, teacher, progress.step):
         queued = _queue_step(begun, number, len(rows), batch, learning_rate_at(number, steps, recipe))
         ends_epoch = (number + 1) % steps_per_epoch == 0
         reads = number + 1 == steps or (ends_epoch and validation is not None)
@@ -159,12 +162,13 @@ def _queue_step(run: Run, number: int, rows: int, batch: Batch, rate: float) -> 
 
 
 def _batches_ahead(
-    data: TrainingData, recipe: Recipe, rehearsal: Rehearsal | None, first: int
+    data: TrainingData, recipe: Recipe, rehearsal: Rehearsal | None, teacher: LexicalTeacher | None, first: int
 ) -> Iterator[tuple[int, np.ndarray, Batch]]:
     """(step, its rows, its batch) from step `first` on; the next one is made while this one computes."""
 
     def made(step: int, rows: np.ndarray) -> Batch:
         batch = make_batch(data, rows)
+        batch = teacher.beside(batch, data, rows) if teacher else batch
         return rehearsal.beside(batch, step) if rehearsal else batch
 
     def shuffled() -> Iterator[tuple[int, np.ndarray]]:

@@ -1,7 +1,8 @@
 """InfoNCE over a batch: each query finds its positive among all passages of the batch.
 
 L = -log( exp(s(q, p) / t) / sum over passages not masked of exp(s(q, x) / t) ), s the cosine (van den Oord et al.,
-2018). It knows no model; vectors come in with unit rows.
+2018). A teacher's distribution over the passages may have a share beside the label (Hinton et al., 2015, arXiv
+1503.02531). It knows no model; vectors come in with unit rows.
 """
 
 from typing import TYPE_CHECKING
@@ -20,13 +21,22 @@ def info_nce(
     *,
     temperature: float,
     weights: "torch.Tensor",  # (rows,)
+    targets: "torch.Tensor | None" = None,  # (rows, columns) a teacher's distributions; zero where masked
+    share: float = 0.0,
 ) -> "torch.Tensor":
-    """Weighted mean loss; a row weighs as its pair does. With zero vectors it is log(columns)."""
+    """Weighted mean loss; a row weighs as its pair does. With zero vectors it is log(columns).
+
+    Args:
+        share: of the cross-entropy with `targets` in a row's loss; the label's has the rest.
+    """
     import torch
 
     scores = torch.einsum("rd,cd->rc", queries, passages) / temperature  # (rows, columns)
     scores = scores.masked_fill(masked, float("-inf"))
     losses = torch.nn.functional.cross_entropy(scores, positives, reduction="none")  # (rows,)
+    if targets is not None:
+        likelihoods = torch.log_softmax(scores, dim=1).masked_fill(masked, 0.0)  # (rows, columns)
+        losses = (1 - share) * losses - share * (targets * likelihoods).sum(dim=1)
     return (losses * weights).sum() / weights.sum()
 
 

@@ -124,7 +124,7 @@ def build_job(
         logger.info("starts from the adapter of %s, rank %d, in %s", start.start_id, start.rank, start.path)
     layout = read_layout(base.path)
     max_tokens = settings.model.max_tokens or layout.max_tokens
-    mined_among, among = _beside_the_pairs(negatives, wanted=recipe.mined)
+    corpus, among = _beside_the_pairs(negatives, wanted=recipe.mined or recipe.lexical > 0)
     rehearsed, kept = _beside_the_pairs(rehearsal, wanted=recipe.rehearsal > 0)
     decides = [CODE_VERSION, pairs_digest, among, kept, max_pairs, base_digest, max_tokens, recipe.to_json()]
     inputs = digest_of_json([*decides, *([start.digest] if start else [])])
@@ -138,7 +138,7 @@ def build_job(
         progress_file=str((runs / f"progress-{inputs[:16]}.safetensors").absolute()),
         pairs=str(pairs.absolute()),
         pairs_digest=pairs_digest,
-        negatives=mined_among,
+        negatives=corpus,
         rehearsal=rehearsed,
         cutoff=cutoff,
         max_pairs=max_pairs,

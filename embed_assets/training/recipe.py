@@ -4,29 +4,49 @@ The rules and the measurements behind them are in docs/training.md. The recipe k
 same recipe on the same pairs is the same training, wherever it runs.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from embed_assets import models
 from embed_assets.settings import TrainingSettings
 from embed_assets.training.errors import TrainingError
 
-CODE_VERSION = 6
+CODE_VERSION = 7
 """Raised when the same recipe on the same pairs would train another adapter than before."""
 
 HISTORY_SHARE = 0.1
 """Share of commit queries from which the recipe is that of a history: docs beside them do not ask for another."""
-ROW_VISITS = {"history": 5_000, "documents": 4_000}
-"""Passes times rows aimed at: beyond this the gain stands still, forgetting grows, and two cores take long."""
-MOST_EPOCHS = {"history": 4, "documents": 5}
 FEWEST_EPOCHS = 2
 FEW_ROWS = 250
-REHEARSAL_WEIGHT = 5.0
-"""Of MiniLM's forgetting on web queries, 2.2 points of recall@10, a sixth to a quarter is left, at no cost in recall:
-the second hard negative makes up for what it takes (docs/experiments.md)."""
-DELTA_SCALE = 0.75
-"""Keeps nine tenths of the gain. At 3e-4 in 8 passes it turned forgetting of 0.8 points on the standard library into a
-gain of 0.7; no rule that chose it each night did better (docs/experiments.md)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dials:
+    """What is taken where the settings say nothing: measured for a kind of data and a size of model."""
+
+    visits: int
+    """Passes times rows aimed at: beyond this the gain stands still, forgetting grows, and two cores take long."""
+    most_epochs: int
+    batch_size: int
+    learning_rate: float
+    lora_rank: int = 16
+    mined: bool = False
+    rehearsal: float = 0.0
+    lexical: float = 0.0
+    delta_scale: float = 0.75
+    """Keeps nine tenths of the gain; no rule that chose it each night did better (docs/experiments.md)."""
+
+
+HISTORY = Dials(
+    visits=5_000, most_epochs=4, batch_size=64, learning_rate=8e-4, lora_rank=32,
+    mined=True, rehearsal=10.0, lexical=0.35, delta_scale=0.9,
+)  # fmt: skip
+"""Measured with MiniLM on twenty-eight repositories (docs/experiments.md, "Recall: a lexical teacher")."""
+DOCUMENTS = Dials(visits=4_000, most_epochs=5, batch_size=32, learning_rate=1e-3)
+LARGE_RATE = 2e-4
+"""Large models move less: all of the above was measured on 22 million parameters."""
+LARGE_HISTORY = Dials(visits=5_000, most_epochs=4, batch_size=64, learning_rate=LARGE_RATE)
+LARGE_DOCUMENTS = replace(DOCUMENTS, learning_rate=LARGE_RATE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +74,8 @@ class Recipe:
     """Whether the first of them is mined with the base model, where the corpus is at hand."""
     rehearsal: float
     """Weight of the loss that keeps the base model's ranking of foreign docs, where they are at hand; 0 without."""
+    lexical: float
+    """Share of a lexical teacher in a row's loss, where the corpus is at hand; 0 without."""
     delta_scale: float
     """Share of the learnt change that is merged."""
     seed: int
@@ -97,17 +119,14 @@ def derive_recipe(
     if not targets:
         allowed = ", ".join(sorted(models.LORA_TARGETS_BY_TYPE))
         raise TrainingError(f"no LoRA targets are known for model type {model_type!r}; known: {allowed}")
-    excluded = spec.lora_excluded if spec else ("pooler",)
-    kind = "history" if commit_share >= HISTORY_SHARE else "documents"
-    history = kind == "history"
     large = (spec.parameters if spec else parameters) >= models.LARGE_FROM_PARAMETERS
-    mined = history and hard_negatives > 0 and not large
-    rehearsal = settings.rehearsal_weight
-    rank = settings.lora_rank or start_rank or 16
+    dials = _dials(history=commit_share >= HISTORY_SHARE, large=large)
+    mined = dials.mined and hard_negatives > 0
+    rank = settings.lora_rank or start_rank or dials.lora_rank
     return Recipe(
-        epochs=settings.epochs or _epochs(rows, kind),
-        batch_size=settings.batch_size or _batch_size(rows, 64 if history else 32),
-        learning_rate=settings.learning_rate or _learning_rate(history=history, large=large),
+        epochs=settings.epochs or min(dials.most_epochs, max(FEWEST_EPOCHS, round(dials.visits / rows))),
+        batch_size=settings.batch_size or _batch_size(rows, dials.batch_size),
+        learning_rate=settings.learning_rate or dials.learning_rate,
         warmup_ratio=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         temperature=settings.temperature,
@@ -115,13 +134,20 @@ def derive_recipe(
         lora_rank=rank,
         lora_alpha=2 * rank,
         lora_targets=targets,
-        lora_excluded=excluded,
+        lora_excluded=spec.lora_excluded if spec else ("pooler",),
         hard_negatives=hard_negatives + mined,
         mined=mined,
-        rehearsal=rehearsal if rehearsal is not None else REHEARSAL_WEIGHT * (history and not large),
-        delta_scale=settings.delta_scale or DELTA_SCALE,
+        rehearsal=dials.rehearsal if settings.rehearsal_weight is None else settings.rehearsal_weight,
+        lexical=dials.lexical if settings.lexical_share is None else settings.lexical_share,
+        delta_scale=settings.delta_scale or dials.delta_scale,
         seed=settings.seed,
     )
+
+
+def _dials(*, history: bool, large: bool) -> Dials:
+    if large:
+        return LARGE_HISTORY if history else LARGE_DOCUMENTS
+    return HISTORY if history else DOCUMENTS
 
 
 def expectation(rows: int, commit_share: float) -> str:
@@ -139,20 +165,9 @@ def expectation(rows: int, commit_share: float) -> str:
     )
 
 
-def _epochs(rows: int, kind: str) -> int:
-    """About as many row visits for any size, within bounds: this also bounds what a night costs."""
-    return min(MOST_EPOCHS[kind], max(FEWEST_EPOCHS, round(ROW_VISITS[kind] / rows)))
-
-
 def _batch_size(rows: int, wanted: int) -> int:
     """Small data keeps at least eight steps an epoch: fewer, larger steps measured worse."""
     size = wanted
     while size > 8 and rows / size < 8:
         size //= 2
     return size
-
-
-def _learning_rate(*, history: bool, large: bool) -> float:
-    """Large models move less: the rates were measured on 22 million parameters."""
-    rate = 8e-4 if history else 1e-3
-    return min(rate, 2e-4) if large else rate

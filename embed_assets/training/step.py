@@ -73,6 +73,8 @@ def batch_loss(vectors: "torch.Tensor", batch: Batch, temperature: float) -> "to
         on_device(batch.masked),
         temperature=temperature,
         weights=on_device(batch.weights),
+        targets=on_device(batch.taught.targets) if batch.taught else None,
+        share=batch.taught.share if batch.taught else 0.0,
     )
     if (rehearsed := batch.rehearsed) is None:
         return loss

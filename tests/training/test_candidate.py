@@ -84,6 +84,19 @@ def test_a_historys_negatives_are_mined_among_what_may_be_shown(
     assert data.negatives.shape[1] == 2 and len(np.unique(data.negatives[:, 1])) > 1, "the row's own stays beside it"
 
 
+def test_a_history_has_a_lexical_teacher_where_the_corpus_is_at_hand(model: Path, filled: Store) -> None:
+    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
+    assert load_inputs(planned(settings_for(model), filled)).teacher is None
+    shown = pl.DataFrame([("run()", "d", "s")], schema=dict(NEGATIVE_SCHEMA), orient="row")
+    shown.write_parquet(filled.pairs_negatives)
+    job = planned(settings_for(model), filled)
+    teacher = load_inputs(job).teacher
+    assert teacher is not None and teacher.share == job.recipe.lexical > 0
+    with_none = settings_for(model).model_dump()
+    with_none["training"]["lexical_share"] = 0
+    assert load_inputs(planned(Settings.model_validate(with_none), filled)).teacher is None
+
+
 def test_a_history_rehearses_and_documentation_does_not(
     model: Path, filled: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

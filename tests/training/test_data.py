@@ -19,6 +19,8 @@ def made_of(queries: list[int], positives: list[int]) -> TrainingData:
     """Data without texts: row i asks query i of `queries`, its positive has content i of `positives`."""
     rows, passages = len(queries), max(positives) + 1
     return TrainingData(
+        query_texts=[f"query {number}" for number in range(max(queries) + 1)],
+        passage_texts=[f"passage {number}" for number in range(passages)],
         query_tokens=[[1]] * (max(queries) + 1),
         passage_tokens=[[number] for number in range(passages)],
         queries=np.array(queries),

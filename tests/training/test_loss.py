@@ -42,6 +42,35 @@ def test_a_masked_column_is_not_there() -> None:
     assert with_mask.item() == pytest.approx(without.item(), rel=1e-6)
 
 
+def test_a_teacher_has_its_share_beside_the_label() -> None:
+    """With the label as its distribution it changes nothing; with the model's own the loss is that one's entropy."""
+    generator = torch.Generator().manual_seed(0)
+    queries, passages = (torch.nn.functional.normalize(torch.randn(n, 8, generator=generator), dim=-1) for n in (3, 5))
+    masked = no_mask(3, 5)
+    masked[0, 4] = True
+
+    def loss(targets: torch.Tensor | None, share: float) -> float:
+        return info_nce(
+            queries,
+            passages,
+            torch.arange(3),
+            masked,
+            temperature=0.1,
+            weights=torch.ones(3),
+            targets=targets,
+            share=share,
+        ).item()
+
+    labels = torch.eye(3, 5)
+    assert loss(labels, 0.4) == pytest.approx(loss(None, 0.0), rel=1e-6)
+    own = torch.softmax((queries @ passages.T / 0.1).masked_fill(masked, float("-inf")), dim=1)
+    entropy = -torch.xlogy(own, own).sum(dim=1).mean().item()
+    assert loss(own, 1.0) == pytest.approx(entropy, rel=1e-5)
+    assert loss(own.roll(1, dims=0).masked_fill(masked, 0.0), 0.5) == pytest.approx(
+        (loss(None, 0.0) + loss(own.roll(1, dims=0).masked_fill(masked, 0.0), 1.0)) / 2, rel=1e-5
+    )
+
+
 def test_a_row_weighs_as_much_as_it_says() -> None:
     generator = torch.Generator().manual_seed(0)
     vectors = torch.nn.functional.normalize(torch.randn(3, 8, generator=generator), dim=-1)

@@ -91,6 +91,7 @@ def test_smaller_is_half() -> None:
 def test_the_largest_step_counts_and_ranks_share_it() -> None:
     lengths = [10, 20, 30, 400]
     data = TrainingData(
+        query_texts=list("abcd"), passage_texts=list("efgh"),
         query_tokens=[[1] * 5] * 4, passage_tokens=[[1] * length for length in lengths], queries=np.arange(4),
         positives=np.arange(4), negatives=np.full((4, 1), -1), query_ids=np.arange(4), contents=np.arange(4),
         definitions=np.full(4, -1), weights=np.ones(4, dtype=np.float32), truncated=0,

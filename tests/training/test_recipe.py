@@ -5,7 +5,7 @@ import pytest
 from embed_assets.models import CATALOGUE
 from embed_assets.settings import TrainingSettings
 from embed_assets.training.errors import TrainingError
-from embed_assets.training.recipe import REHEARSAL_WEIGHT, Recipe, derive_recipe, expectation
+from embed_assets.training.recipe import HISTORY, Recipe, derive_recipe, expectation
 
 MINILM = CATALOGUE["minilm"]
 
@@ -57,11 +57,19 @@ def test_small_models_mine_their_negatives_from_the_corpus_of_a_history() -> Non
 
 
 def test_small_models_rehearse_beside_a_history_unless_told_otherwise() -> None:
-    assert derived().rehearsal == REHEARSAL_WEIGHT
+    assert derived().rehearsal == HISTORY.rehearsal > 0
     assert derived(commit_share=0.0).rehearsal == 0
     assert derived(model_type="qwen2", spec=CATALOGUE["qodo"]).rehearsal == 0
     assert derived(settings=TrainingSettings(rehearsal_weight=0)).rehearsal == 0
     assert derived(settings=TrainingSettings(rehearsal_weight=1.5), commit_share=0.0).rehearsal == 1.5
+
+
+def test_a_lexical_teacher_helps_small_models_with_a_history_unless_told_otherwise() -> None:
+    assert derived().lexical == HISTORY.lexical > 0
+    assert derived(commit_share=0.0).lexical == 0
+    assert derived(model_type="qwen2", spec=CATALOGUE["qodo"]).lexical == 0
+    assert derived(settings=TrainingSettings(lexical_share=0)).lexical == 0
+    assert derived(settings=TrainingSettings(lexical_share=0.2), commit_share=0.0).lexical == 0.2
 
 
 def test_large_models_move_less() -> None:

@@ -1,0 +1,79 @@
+"""What BM25 finds by words is held beside the label: over the right passages, without the masked ones, and learnt."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from embed_assets.encoder.load import load_encoder
+from embed_assets.retrieval.fusion import standardised
+from embed_assets.retrieval.lexical import lexical_index
+from embed_assets.training.data import Batch, TrainingData, batch_passages, make_batch, prepare
+from embed_assets.training.lexical_teacher import SHARPNESS, LexicalTeacher, lexical_teacher
+from embed_assets.training.loop import train
+from tests.training.made_pairs import pairs_table, tiny_data, tiny_recipe
+
+ELSEWHERE = ["other.py sweep\ndef sweep(): pass", "other.py mop\ndef mop(): pass"]
+
+
+def taught(data: TrainingData, rows: np.ndarray, documents: list[str], share: float = 0.5) -> Batch:
+    return lexical_teacher(data, documents, share=share).beside(make_batch(data, rows), data, rows)
+
+
+def test_targets_are_the_lexical_ranking_of_the_batchs_passages(tmp_path: Path) -> None:
+    _, data = tiny_data(tmp_path)
+    data = replace(data, query_ids=np.maximum(data.query_ids, 1))  # the first two rows ask the same
+    rows = np.arange(12)
+    batch = taught(data, rows, ELSEWHERE)
+    assert batch.taught is not None
+    corpus = list(dict.fromkeys([*ELSEWHERE, *data.passage_texts]))
+    columns = [corpus.index(data.passage_texts[passage]) for passage in batch_passages(data, rows)]
+    queries = [data.query_texts[query] for query in data.queries[rows]]
+    expected = np.exp(SHARPNESS * standardised(lexical_index(corpus).scores(queries))[:, columns])
+    expected[batch.masked] = 0
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(batch.taught.targets, expected, atol=1e-6)
+    assert batch.masked.any() and not batch.taught.targets[batch.masked].any()
+
+
+def test_what_shares_no_word_is_taught_by_its_label(tmp_path: Path) -> None:
+    path, _ = tiny_data(tmp_path)
+    pairs = pairs_table(8).with_columns(
+        query=pl.when(pl.int_range(pl.len()) == 3).then(pl.lit("zebra")).otherwise("query")
+    )
+    data = prepare(load_encoder(path, device="cpu"), pairs, hard_negatives=1)
+    batch = taught(data, np.arange(8), [])
+    assert batch.taught is not None
+    silent = batch.taught.targets[3]
+    assert silent[batch.positives[3]] == 1 and silent.sum() == 1
+    assert np.count_nonzero(batch.taught.targets[2]) > 1
+
+
+@pytest.mark.parametrize("path_name", ["padded", "flat"])
+def test_the_adapter_takes_over_the_teachers_ranking(path_name: str, tmp_path: Path) -> None:
+    """Rows with shuffled positives: only the teacher knows which passage has a query's words."""
+    path, _ = tiny_data(tmp_path)
+    pairs = pairs_table(48, negatives=0)
+    wrong = pairs.with_columns(
+        pl.concat([pairs["positive"][7:], pairs["positive"][:7]]),
+        pl.concat([pairs["definition_id"][7:], pairs["definition_id"][:7]]),
+        pl.concat([pairs["snippet_id"][7:], pairs["snippet_id"][:7]]),
+    )
+    agreement = {}
+    for share in (0.0, 0.9):
+        encoder = load_encoder(path, device="cpu")
+        data = prepare(encoder, wrong, hard_negatives=0)
+        teacher = lexical_teacher(data, [], share=share)
+        train(encoder, data, tiny_recipe(epochs=12), teacher=teacher, path=path_name, precision="float32")
+        agreement[share] = _agreement(
+            teacher, data, encoder.encode_rows(data.query_tokens), encoder.encode_rows(data.passage_tokens)
+        )
+    assert agreement[0.9] > agreement[0.0] + 0.08
+
+
+def _agreement(teacher: LexicalTeacher, data: TrainingData, queries: np.ndarray, passages: np.ndarray) -> float:
+    """Mean correlation over queries between the model's scores and the teacher's."""
+    lexical = teacher.index.scores(data.query_texts)[:, teacher.places]
+    return float((standardised(queries @ passages.T) * standardised(lexical)).mean())
