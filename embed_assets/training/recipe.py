@@ -39,7 +39,7 @@ class Dials:
 
 HISTORY = Dials(
     visits=5_000, most_epochs=4, batch_size=64, learning_rate=8e-4, lora_rank=32,
-    mined=True, rehearsal=10.0, lexical=0.35, delta_scale=0.9,
+    mined=True, rehearsal=7.0, lexical=0.35, delta_scale=0.9,
 )  # fmt: skip
 """Measured with MiniLM on twenty-eight repositories (docs/experiments.md, "Recall: a lexical teacher")."""
 DOCUMENTS = Dials(visits=4_000, most_epochs=5, batch_size=32, learning_rate=1e-3)
