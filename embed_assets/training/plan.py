@@ -115,7 +115,7 @@ def build_job(
     train = read_pairs(pairs, max_pairs=max_pairs).filter(pl.col("split") == "train")
     commit_share = float((train["source"] == "commit").mean() or 0.0) if len(train) else 0.0  # type: ignore[arg-type]
     start = configured_start(settings)
-    recipe = _recipe(settings, base, len(train), commit_share, start)
+    recipe = _recipe(settings, base, len(train), commit_share, start, beside=negatives is not None)
     expected = expectation(len(train), commit_share)
     logger.log(logging.WARNING if len(train) < FEW_ROWS else logging.INFO, "%s", expected)
     base_digest = model_digest(base.path)
@@ -169,7 +169,9 @@ def _beside_the_pairs(file: Path | None, *, wanted: bool) -> tuple[str, str]:
     return str(file.absolute()), file_sha256(file)
 
 
-def _recipe(settings: Settings, base: ResolvedModel, rows: int, commit_share: float, start: WarmStart | None) -> Recipe:
+def _recipe(
+    settings: Settings, base: ResolvedModel, rows: int, commit_share: float, start: WarmStart | None, *, beside: bool
+) -> Recipe:
     return derive_recipe(
         settings.training,
         rows=rows,
@@ -179,6 +181,7 @@ def _recipe(settings: Settings, base: ResolvedModel, rows: int, commit_share: fl
         parameters=0 if base.spec else parameter_count(base.path),
         hard_negatives=settings.pairs.hard_negatives,
         start_rank=start.rank if start else 0,
+        beside=beside,
     )
 
 

@@ -72,6 +72,14 @@ def test_a_lexical_teacher_helps_small_models_with_a_history_unless_told_otherwi
     assert derived(settings=TrainingSettings(lexical_share=0.2), commit_share=0.0).lexical == 0.2
 
 
+def test_rows_alone_ask_for_nothing_that_is_not_at_hand() -> None:
+    alone = derived(beside=False)
+    assert not alone.mined and (alone.rehearsal, alone.lexical) == (0, 0)
+    assert alone.lora_rank < derived().lora_rank and alone.delta_scale < derived().delta_scale
+    assert alone.learning_rate == derived().learning_rate
+    assert derived(beside=False, commit_share=0.0) == derived(commit_share=0.0)
+
+
 def test_large_models_move_less() -> None:
     qodo = CATALOGUE["qodo"]
     assert derived(model_type="qwen2", spec=qodo).learning_rate < derived().learning_rate
