@@ -290,9 +290,18 @@ def write_report(work: Path, output: Path | None, *, runs: str = "seed") -> str:
     sets = {name: [each for each in measured if each.name in members] for name, members in SETS.items()}
     sets["all"] = measured
     sets = {f"{name} ({len(found)})": found for name, found in sets.items() if found}
+    dials = measured[0].seeds[0]["night"]["recipe"]
     recipe = {
-        key: measured[0].seeds[0]["night"]["recipe"][key]
-        for key in ("learning_rate", "batch_size", "temperature", "lora_rank", "delta_scale")
+        key: dials.get(key)
+        for key in (
+            "learning_rate",
+            "batch_size",
+            "temperature",
+            "lora_rank",
+            "rehearsal",
+            "lexical_share",
+            "delta_scale",
+        )
     }
     seconds = [seed["night"]["training_seconds"] for each in measured for seed in each.seeds]
     lines = [

@@ -12,7 +12,7 @@ data/
     train.jsonl validation.jsonl test.jsonl
     pairs.json                cut-off, counts, dropped by reason, digests
     splits.json               the sticky cut-off T
-    negatives.parquet         NEGATIVE_SCHEMA: what hard negatives are mined among
+    negatives.parquet         NEGATIVE_SCHEMA: what hard negatives are mined among, and the teacher ranks
     rehearsal.parquet         REHEARSAL_SCHEMA: what training keeps as the base model ranks it
     copies.json               definition_id of every copy -> the document that stands for it
     learnt.txt                digests of all queries that were ever learnt

@@ -26,7 +26,7 @@ def zscore_fusion(dense: Floats, lexical: Floats, *, weight: float = BM25_WEIGHT
     Returns:
         (queries, documents) float32. A row whose scores are all equal says nothing and counts as zeros.
     """
-    fused = (1.0 - weight) * standardised(dense) + weight * standardised(lexical)
+    fused = (1.0 - weight) * zscores(dense) + weight * zscores(lexical)
     return fused.astype(np.float32)
 
 
@@ -41,12 +41,12 @@ def reciprocal_rank_fusion(dense: Floats, lexical: Floats, *, k: int = RRF_K) ->
     return np.asarray(from_dense + from_lexical, dtype=np.float64)
 
 
-def standardised(scores: Floats) -> Doubles:
-    """z-scores of each query's scores over all documents; zeros where all are equal."""
+def zscores(scores: Floats) -> Doubles:
+    """z-scores of each query's (queries, documents) scores over all documents; zeros where all are equal."""
     mean = scores.mean(axis=1, keepdims=True, dtype=np.float64)
     deviation = scores.std(axis=1, keepdims=True, dtype=np.float64)
-    zscores: Doubles = np.divide(scores - mean, deviation, out=np.zeros(scores.shape), where=deviation > 1e-12)
-    return zscores
+    standardised: Doubles = np.divide(scores - mean, deviation, out=np.zeros(scores.shape), where=deviation > 1e-12)
+    return standardised
 
 
 def _ranks(scores: Floats) -> npt.NDArray[np.int64]:

@@ -5,6 +5,8 @@ and on docs (docs/experiments.md, "Recall: the lexical half"): endings of Englis
 are left out, the first line of a document (`path scope name`, `records.embedded_text`) counts twice, and long
 documents are less penalised: k1 = 0.9, b = 0.4, the defaults of Anserini (Yang, Fang and Lin 2017). It knows the
 endings of English only; words of other languages are compared as they are.
+
+Training has it as a teacher (`training/lexical_teacher.py`): whoever changes a score here raises `recipe.CODE_VERSION`.
 """
 
 import re

@@ -33,7 +33,7 @@ from embed_assets.training.validation import validation_set
 
 MERGE_TOLERANCE = 2e-3
 """Largest change of a vector's direction (1 - cosine) between the trained and the merged model, on a CPU in float32."""
-VERSIONED = ("torch", "transformers", "peft", "tokenizers", "numpy", "polars")
+VERSIONED = ("torch", "transformers", "peft", "tokenizers", "numpy", "polars", "bm25s")
 Observe = Callable[[StepRecord, int], None]
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,7 @@ class Prepared:
     validation: TrainingData | None
     rehearsal: Rehearsal | None = None
     teacher: LexicalTeacher | None = None
+    """What has a share in the loss beside the labels."""
     start: WarmStart | None = None
     """The adapter that is continued."""
 
@@ -120,8 +121,8 @@ def load_inputs(job: TrainingJob) -> Prepared:
     )  # fmt: skip
     rehearsal = _rehearsal(job, encoder, len(data))
     teacher = None
-    if corpus is not None and job.recipe.lexical > 0:
-        teacher = lexical_teacher(data, corpus["text"].to_list(), share=job.recipe.lexical)
+    if corpus is not None and job.recipe.lexical_share > 0:
+        teacher = lexical_teacher(data, corpus["text"].to_list(), share=job.recipe.lexical_share)
     return Prepared(
         encoder=encoder,
         pairs=pairs,

@@ -26,13 +26,15 @@ class TrainingData:
     query_texts: list[str]
     passage_texts: list[str]
     query_tokens: list[list[int]]
+    """(queries,) of each of query_texts"""
     passage_tokens: list[list[int]]
+    """(passages,) of each of passage_texts"""
     queries: np.ndarray
-    """(rows,) index into query_tokens"""
+    """(rows,) index into the queries"""
     positives: np.ndarray
-    """(rows,) index into passage_tokens"""
+    """(rows,) index into the passages"""
     negatives: np.ndarray
-    """(rows, k) index into passage_tokens; -1 where there is none"""
+    """(rows, k) index into the passages; -1 where there is none"""
     query_ids: np.ndarray
     """(rows,) rows that share a query, by its text or by its id in the pairs, share an id, counted from 0"""
     contents: np.ndarray
@@ -115,6 +117,7 @@ class Batch:
     """(rows,) float32"""
     rehearsed: Rehearsed | None = None
     taught: Taught | None = None
+    """What a teacher holds of it, if there is one."""
 
 
 def read_pairs(path: Path, *, max_pairs: int | None = None) -> pl.DataFrame:

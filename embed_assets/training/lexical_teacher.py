@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from embed_assets.retrieval.bm25 import BM25
-from embed_assets.retrieval.fusion import standardised
+from embed_assets.retrieval.fusion import zscores
 from embed_assets.retrieval.lexical import lexical_index
 from embed_assets.training.data import Batch, Taught, TrainingData, batch_passages
 
-SHARPNESS = 2.0
-"""Factor of the z-scores in the softmax: a function one deviation above another is seven times as likely."""
+TEACHER_TEMPERATURE = 0.5
+"""Divides the z-scores in the softmax: a function one deviation above another is seven times as likely."""
 logger = logging.getLogger(__name__)
 
 
@@ -36,15 +36,20 @@ class LexicalTeacher:
     def beside(self, batch: Batch, data: TrainingData, rows: np.ndarray) -> Batch:
         """`batch`, made of these rows of the data, with what the teacher holds of it.
 
-        A row whose query shares no word with any function is taught by its label alone.
+        A row whose query shares no word with any function of the index is taught by its label alone. Where only
+        functions outside the batch have its words, all passages are as likely: its label is smoothed.
         """
-        scores = self.index.scores([data.query_texts[query] for query in data.queries[rows]])  # (rows, documents)
-        columns = standardised(scores)[:, self.places[batch_passages(data, rows)]]  # (rows, columns)
-        targets = _softmax(np.where(batch.masked, -np.inf, SHARPNESS * columns))
-        silent = np.flatnonzero(~scores.any(axis=1))
-        targets[silent] = 0.0
-        targets[silent, batch.positives[silent]] = 1.0
-        return replace(batch, taught=Taught(targets=targets.astype(np.float32), share=self.share))
+        texts = [data.query_texts[query] for query in data.queries[rows]]
+        columns = self.places[batch_passages(data, rows)]
+        targets = np.zeros((len(rows), len(columns)), dtype=np.float32)
+        for start, scores in self.index.score_blocks(texts):  # (block, documents)
+            here = slice(start, start + len(scores))
+            logits = zscores(scores)[:, columns] / TEACHER_TEMPERATURE
+            targets[here] = _softmax(np.where(batch.masked[here], -np.inf, logits))
+            silent = start + np.flatnonzero(~scores.any(axis=1))
+            targets[silent] = 0.0
+            targets[silent, batch.positives[silent]] = 1.0
+        return replace(batch, taught=Taught(targets=targets, share=self.share))
 
 
 def lexical_teacher(data: TrainingData, documents: Sequence[str], *, share: float) -> LexicalTeacher:

@@ -115,7 +115,7 @@ def build_job(
     train = read_pairs(pairs, max_pairs=max_pairs).filter(pl.col("split") == "train")
     commit_share = float((train["source"] == "commit").mean() or 0.0) if len(train) else 0.0  # type: ignore[arg-type]
     start = configured_start(settings)
-    recipe = _recipe(settings, base, len(train), commit_share, start, beside=negatives is not None)
+    recipe = _recipe(settings, base, len(train), commit_share, start, corpus_at_hand=negatives is not None)
     expected = expectation(len(train), commit_share)
     logger.log(logging.WARNING if len(train) < FEW_ROWS else logging.INFO, "%s", expected)
     base_digest = model_digest(base.path)
@@ -124,8 +124,8 @@ def build_job(
         logger.info("starts from the adapter of %s, rank %d, in %s", start.start_id, start.rank, start.path)
     layout = read_layout(base.path)
     max_tokens = settings.model.max_tokens or layout.max_tokens
-    corpus, among = _beside_the_pairs(negatives, wanted=recipe.mined or recipe.lexical > 0)
-    rehearsed, kept = _beside_the_pairs(rehearsal, wanted=recipe.rehearsal > 0)
+    corpus, among = _beside_the_pairs(negatives, "lexical_share", wanted=recipe.mined or recipe.lexical_share > 0)
+    rehearsed, kept = _beside_the_pairs(rehearsal, "rehearsal_weight", wanted=recipe.rehearsal > 0)
     decides = [CODE_VERSION, pairs_digest, among, kept, max_pairs, base_digest, max_tokens, recipe.to_json()]
     inputs = digest_of_json([*decides, *([start.digest] if start else [])])
     candidate_id = f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{inputs[:8]}"
@@ -159,9 +159,12 @@ def build_job(
     )
 
 
-def _beside_the_pairs(file: Path | None, *, wanted: bool) -> tuple[str, str]:
+def _beside_the_pairs(file: Path | None, setting: str, *, wanted: bool) -> tuple[str, str]:
     """Path and digest of what the recipe wants beside the rows; both empty where there is none."""
-    if not wanted or file is None:
+    if not wanted:
+        return "", ""
+    if file is None:
+        logger.warning("training.%s has no effect on pairs that come without a store's functions and docs", setting)
         return "", ""
     if not file.is_file():
         logger.warning("%s is not there: trained without it; materialise contrastive_pairs first", file)
@@ -170,7 +173,13 @@ def _beside_the_pairs(file: Path | None, *, wanted: bool) -> tuple[str, str]:
 
 
 def _recipe(
-    settings: Settings, base: ResolvedModel, rows: int, commit_share: float, start: WarmStart | None, *, beside: bool
+    settings: Settings,
+    base: ResolvedModel,
+    rows: int,
+    commit_share: float,
+    start: WarmStart | None,
+    *,
+    corpus_at_hand: bool,
 ) -> Recipe:
     return derive_recipe(
         settings.training,
@@ -181,7 +190,8 @@ def _recipe(
         parameters=0 if base.spec else parameter_count(base.path),
         hard_negatives=settings.pairs.hard_negatives,
         start_rank=start.rank if start else 0,
-        beside=beside,
+        start_scale=start.delta_scale if start else 0.0,
+        corpus_at_hand=corpus_at_hand,
     )
 
 

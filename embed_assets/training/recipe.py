@@ -28,19 +28,22 @@ class Dials:
     """Passes times rows aimed at: beyond this the gain stands still, forgetting grows, and two cores take long."""
     most_epochs: int
     batch_size: int
+    """Wanted; few rows take smaller ones."""
     learning_rate: float
     lora_rank: int = 16
     mined: bool = False
     rehearsal: float = 0.0
-    lexical: float = 0.0
+    lexical_share: float = 0.0
     delta_scale: float = 0.75
+    """Three quarters of the change keep nine tenths of the gain; no rule that chose it each night did better
+    (docs/experiments.md, "what else the recipe could do")."""
 
 
 PLAIN_HISTORY = Dials(visits=5_000, most_epochs=4, batch_size=64, learning_rate=8e-4)
-"""Without what a store has beside its rows. Three quarters of the change keep nine tenths of the gain."""
-HISTORY = replace(PLAIN_HISTORY, lora_rank=32, mined=True, rehearsal=7.0, lexical=0.35, delta_scale=0.9)
-"""Measured with MiniLM on twenty-eight repositories: rank and scale pay only beside the teacher and the rehearsal, and
-no rule that chose the scale each night did better (docs/experiments.md, "Recall: a lexical teacher")."""
+"""Without a lexical teacher, or without rehearsal: rows that come alone have neither."""
+HISTORY = replace(PLAIN_HISTORY, lora_rank=32, mined=True, rehearsal=7.0, lexical_share=0.35, delta_scale=0.9)
+"""Measured with MiniLM on twenty-eight repositories (docs/experiments.md, "Recall: a lexical teacher"): rank and scale
+pay beside the teacher and the rehearsal."""
 DOCUMENTS = Dials(visits=4_000, most_epochs=5, batch_size=32, learning_rate=1e-3)
 LARGE_RATE = 2e-4
 """Large models move less: all of the above was measured on 22 million parameters."""
@@ -73,7 +76,7 @@ class Recipe:
     """Whether the first of them is mined with the base model, where the corpus is at hand."""
     rehearsal: float
     """Weight of the loss that keeps the base model's ranking of foreign docs, where they are at hand; 0 without."""
-    lexical: float
+    lexical_share: float
     """Share of a lexical teacher in a row's loss, where the corpus is at hand; 0 without."""
     delta_scale: float
     """Share of the learnt change that is merged."""
@@ -98,7 +101,8 @@ def derive_recipe(
     parameters: int = 0,
     hard_negatives: int = 1,
     start_rank: int = 0,
-    beside: bool = True,
+    start_scale: float = 0.0,
+    corpus_at_hand: bool = True,
 ) -> Recipe:
     """The recipe for `rows` training rows.
 
@@ -109,7 +113,8 @@ def derive_recipe(
         parameters: of such a model; the catalogue knows its own.
         hard_negatives: how many the rows bring; a mined one comes on top.
         start_rank: of the adapter that is continued; 0 where training begins with none.
-        beside: whether corpus and foreign docs are at hand beside the rows, as in a store.
+        start_scale: `delta_scale` of that adapter, which stays: what it has learnt is scaled once more at the export.
+        corpus_at_hand: whether a store's functions and foreign docs lie beside the rows.
 
     Raises:
         TrainingError: fewer than two rows, or no LoRA targets are known for this architecture.
@@ -121,7 +126,7 @@ def derive_recipe(
         allowed = ", ".join(sorted(models.LORA_TARGETS_BY_TYPE))
         raise TrainingError(f"no LoRA targets are known for model type {model_type!r}; known: {allowed}")
     large = (spec.parameters if spec else parameters) >= models.LARGE_FROM_PARAMETERS
-    dials = _dials(history=commit_share >= HISTORY_SHARE, large=large, beside=beside)
+    dials = _dials(settings, history=commit_share >= HISTORY_SHARE, large=large, corpus_at_hand=corpus_at_hand)
     mined = dials.mined and hard_negatives > 0
     rank = settings.lora_rank or start_rank or dials.lora_rank
     return Recipe(
@@ -138,19 +143,26 @@ def derive_recipe(
         lora_excluded=spec.lora_excluded if spec else ("pooler",),
         hard_negatives=hard_negatives + mined,
         mined=mined,
-        rehearsal=dials.rehearsal if settings.rehearsal_weight is None else settings.rehearsal_weight,
-        lexical=dials.lexical if settings.lexical_share is None else settings.lexical_share,
-        delta_scale=settings.delta_scale or dials.delta_scale,
+        rehearsal=dials.rehearsal,
+        lexical_share=dials.lexical_share,
+        delta_scale=settings.delta_scale or start_scale or dials.delta_scale,
         seed=settings.seed,
     )
 
 
-def _dials(*, history: bool, large: bool, beside: bool) -> Dials:
+def _dials(settings: TrainingSettings, *, history: bool, large: bool, corpus_at_hand: bool) -> Dials:
+    """The dials for this data and model, with the settings' own rehearsal and teacher."""
     if large:
-        return LARGE_HISTORY if history else LARGE_DOCUMENTS
-    if not history:
-        return DOCUMENTS
-    return HISTORY if beside else PLAIN_HISTORY
+        dials = LARGE_HISTORY if history else LARGE_DOCUMENTS
+    elif not history:
+        dials = DOCUMENTS
+    else:
+        dials = HISTORY if corpus_at_hand else PLAIN_HISTORY
+    rehearsal = dials.rehearsal if settings.rehearsal_weight is None else settings.rehearsal_weight
+    share = dials.lexical_share if settings.lexical_share is None else settings.lexical_share
+    if dials is HISTORY and not (rehearsal and share):
+        dials = replace(HISTORY, lora_rank=PLAIN_HISTORY.lora_rank, delta_scale=PLAIN_HISTORY.delta_scale)
+    return replace(dials, rehearsal=rehearsal, lexical_share=share)
 
 
 def expectation(rows: int, commit_share: float) -> str:
@@ -163,8 +175,8 @@ def expectation(rows: int, commit_share: float) -> str:
     if commit_share < HISTORY_SHARE:
         return f"{rows} training rows: with 1,859, recall@10 of held-out docs rose by 20 points over the base model"
     return (
-        f"{rows} training rows: on twenty-six repositories with 230 to 4,000, recall@10 of later commits' subjects "
-        "rose by 7 points over the base model on average, between -5 and +17; below 650 rows the outcome is open"
+        f"{rows} training rows: on thirty-six repositories with 230 to 4,300, recall@10 of later commits' subjects "
+        "rose by 10 points over the base model on average, between -5 and +23; below 400 rows the outcome is open"
     )
 
 

@@ -61,7 +61,7 @@ def micro_batches(lengths: list[int], plan: MemoryPlan, path: str) -> list[list[
 
 
 def batch_loss(vectors: "torch.Tensor", batch: Batch, temperature: float) -> "torch.Tensor":
-    """InfoNCE of a batch whose distinct texts have `vectors` (texts, dim); what is rehearsed has its share."""
+    """InfoNCE of a batch whose distinct texts have `vectors` (texts, dim), its labels, teacher and rehearsal."""
 
     def on_device(array: np.ndarray) -> "torch.Tensor":
         return to_device(array, vectors.device)

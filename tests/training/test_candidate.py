@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,10 +92,41 @@ def test_a_history_has_a_lexical_teacher_where_the_corpus_is_at_hand(model: Path
     shown.write_parquet(filled.pairs_negatives)
     job = planned(settings_for(model), filled)
     teacher = load_inputs(job).teacher
-    assert teacher is not None and teacher.share == job.recipe.lexical > 0
+    assert teacher is not None and teacher.share == job.recipe.lexical_share > 0
     with_none = settings_for(model).model_dump()
     with_none["training"]["lexical_share"] = 0
     assert load_inputs(planned(Settings.model_validate(with_none), filled)).teacher is None
+
+
+def test_the_teacher_has_its_share_in_a_jobs_loss(model: Path, filled: Store) -> None:
+    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
+    shown = pl.DataFrame([("run()", "d", "s")], schema=dict(NEGATIVE_SCHEMA), orient="row")
+    shown.write_parquet(filled.pairs_negatives)
+    job = planned(settings_for(model), filled)
+    losses = {}
+    for share in (0.0, 1.0):
+        recipe = replace(job.recipe, epochs=1, lexical_share=share)
+        summary = run_job(replace(job, recipe=recipe, output=f"{job.output}-{share}", latest_link=""))
+        losses[summary["lexical_teacher"]] = summary["first_loss"]
+    assert abs(losses[True] - losses[False]) > 1e-3
+
+
+def test_the_corpus_is_read_for_the_teacher_alone_too(
+    model: Path, filled: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
+    settings = settings_for(model).model_dump()
+    settings["pairs"]["hard_negatives"] = 0  # and so nothing is mined
+    digests = []
+    for text in ("run()", "walk()"):
+        shown = pl.DataFrame([(text, "d", "s")], schema=dict(NEGATIVE_SCHEMA), orient="row")
+        shown.write_parquet(filled.pairs_negatives)
+        job = planned(Settings.model_validate(settings), filled)
+        assert not job.recipe.mined and job.negatives
+        digests.append(job.input_digest)
+    assert len(set(digests)) == 2, "another corpus teaches otherwise"
+    monkeypatch.setattr(candidate, "with_mined_negatives", pytest.fail)
+    assert load_inputs(job).teacher is not None
 
 
 def test_a_history_rehearses_and_documentation_does_not(

@@ -1,19 +1,28 @@
 """What BM25 finds by words is held beside the label: over the right passages, without the masked ones, and learnt."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from embed_assets.encoder.load import load_encoder
-from embed_assets.retrieval.fusion import standardised
+from embed_assets.retrieval.fusion import zscores
 from embed_assets.retrieval.lexical import lexical_index
+from embed_assets.training import loop
+from embed_assets.training.adapter import adapter_parameters, adapter_state, add_adapter
+from embed_assets.training.curve import StepRecord
 from embed_assets.training.data import Batch, TrainingData, batch_passages, make_batch, prepare
-from embed_assets.training.lexical_teacher import SHARPNESS, LexicalTeacher, lexical_teacher
+from embed_assets.training.lexical_teacher import TEACHER_TEMPERATURE, LexicalTeacher, lexical_teacher
 from embed_assets.training.loop import train
-from tests.training.made_pairs import pairs_table, tiny_data, tiny_recipe
+from embed_assets.training.memory import MemoryPlan
+from embed_assets.training.ranks import Ranks
+from embed_assets.training.step import loss_and_gradients
+from tests.training.made_pairs import ONE_GO, pairs_table, tiny_data, tiny_recipe
+from tests.training.test_loop import PowerCutError
 
 ELSEWHERE = ["other.py sweep\ndef sweep(): pass", "other.py mop\ndef mop(): pass"]
 
@@ -31,7 +40,7 @@ def test_targets_are_the_lexical_ranking_of_the_batchs_passages(tmp_path: Path) 
     corpus = list(dict.fromkeys([*ELSEWHERE, *data.passage_texts]))
     columns = [corpus.index(data.passage_texts[passage]) for passage in batch_passages(data, rows)]
     queries = [data.query_texts[query] for query in data.queries[rows]]
-    expected = np.exp(SHARPNESS * standardised(lexical_index(corpus).scores(queries))[:, columns])
+    expected = np.exp(zscores(lexical_index(corpus).scores(queries))[:, columns] / TEACHER_TEMPERATURE)
     expected[batch.masked] = 0
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(batch.taught.targets, expected, atol=1e-6)
@@ -49,6 +58,73 @@ def test_what_shares_no_word_is_taught_by_its_label(tmp_path: Path) -> None:
     silent = batch.taught.targets[3]
     assert silent[batch.positives[3]] == 1 and silent.sum() == 1
     assert np.count_nonzero(batch.taught.targets[2]) > 1
+
+
+def test_words_that_only_functions_outside_the_batch_have_smooth_the_label(tmp_path: Path) -> None:
+    path, _ = tiny_data(tmp_path)
+    pairs = pairs_table(4, negatives=0).with_columns(query=pl.format("sweep {}", pl.Series(["wa", "xa", "ya", "za"])))
+    data = prepare(load_encoder(path, device="cpu"), pairs, hard_negatives=0)
+    batch = taught(data, np.arange(4), ELSEWHERE)
+    assert batch.taught is not None
+    np.testing.assert_allclose(batch.taught.targets, 0.25)
+
+
+def test_a_corpus_without_a_word_leaves_the_label(tmp_path: Path) -> None:
+    path, _ = tiny_data(tmp_path)
+    pairs = pairs_table(4, negatives=0).with_columns(positive=pl.Series(["!", "?", "{}", "=="]))
+    data = prepare(load_encoder(path, device="cpu"), pairs, hard_negatives=0)
+    batch = taught(data, np.arange(4), [])
+    assert batch.taught is not None
+    np.testing.assert_array_equal(batch.taught.targets, np.eye(4)[batch.positives])
+
+
+@pytest.mark.parametrize("path_name", ["padded", "flat"])
+def test_cached_gradients_carry_it_exactly(path_name: str, tmp_path: Path) -> None:
+    path, data = tiny_data(tmp_path)
+    encoder = load_encoder(path, device="cpu")
+    add_adapter(encoder, tiny_recipe())
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in adapter_parameters(encoder.model).values():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    batch = taught(data, np.arange(12), ELSEWHERE)
+
+    def gradients(of: Batch, plan: MemoryPlan, path: str) -> torch.Tensor:
+        encoder.model.zero_grad()
+        loss_and_gradients(encoder, of, temperature=0.05, plan=plan, path=path, ranks=Ranks())
+        return torch.cat([p.grad.flatten() for p in adapter_parameters(encoder.model).values() if p.grad is not None])
+
+    expected = gradients(batch, ONE_GO, "padded")
+    cached = MemoryPlan(micro_batch_tokens=48, cached_gradients=True, reason="for tests")
+    assert torch.linalg.vector_norm(gradients(batch, cached, path_name) - expected) < 1e-4 * torch.linalg.vector_norm(
+        expected
+    )
+    without = gradients(replace(batch, taught=None), ONE_GO, "padded")
+    assert torch.linalg.vector_norm(without - expected) > 0.01 * torch.linalg.vector_norm(expected)
+
+
+def test_an_interrupted_run_goes_on_with_it_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, data = tiny_data(tmp_path)
+    monkeypatch.setattr(loop, "SAVE_EVERY_SECONDS", -1.0)
+
+    def trained(observe: Callable[[StepRecord, int], None], progress: Path) -> dict[str, torch.Tensor]:
+        encoder = load_encoder(path, device="cpu", threads=1)
+        teacher = lexical_teacher(data, ELSEWHERE, share=0.5)
+        train(
+            encoder, data, tiny_recipe(), teacher=teacher, path="padded", precision="float32",
+            observe=observe, progress_file=progress, run="a run",
+        )  # fmt: skip
+        return adapter_state(encoder.model)
+
+    def power_cut(record: StepRecord, steps: int) -> None:
+        if record.step == 3:
+            raise PowerCutError
+
+    whole = trained(lambda record, steps: None, tmp_path / "whole.safetensors")
+    with pytest.raises(PowerCutError):
+        trained(power_cut, tmp_path / "cut.safetensors")
+    resumed = trained(lambda record, steps: None, tmp_path / "cut.safetensors")
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 @pytest.mark.parametrize("path_name", ["padded", "flat"])
@@ -76,4 +152,4 @@ def test_the_adapter_takes_over_the_teachers_ranking(path_name: str, tmp_path: P
 def _agreement(teacher: LexicalTeacher, data: TrainingData, queries: np.ndarray, passages: np.ndarray) -> float:
     """Mean correlation over queries between the model's scores and the teacher's."""
     lexical = teacher.index.scores(data.query_texts)[:, teacher.places]
-    return float((standardised(queries @ passages.T) * standardised(lexical)).mean())
+    return float((zscores(queries @ passages.T) * zscores(lexical)).mean())

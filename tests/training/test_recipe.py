@@ -5,7 +5,7 @@ import pytest
 from embed_assets.models import CATALOGUE
 from embed_assets.settings import TrainingSettings
 from embed_assets.training.errors import TrainingError
-from embed_assets.training.recipe import HISTORY, Recipe, derive_recipe, expectation
+from embed_assets.training.recipe import HISTORY, PLAIN_HISTORY, Recipe, derive_recipe, expectation
 
 MINILM = CATALOGUE["minilm"]
 
@@ -32,7 +32,7 @@ def test_a_history_stays_a_history_where_most_rows_are_documentation() -> None:
 
 def test_what_can_be_expected_is_said_before_training() -> None:
     assert "no gain could be shown below 250" in expectation(249, 1.0)
-    assert "7 points over the base model on average" in expectation(250, 1.0)
+    assert "10 points over the base model on average" in expectation(250, 1.0)
     assert "held-out docs" in expectation(2_000, 0.0)
 
 
@@ -65,19 +65,33 @@ def test_small_models_rehearse_beside_a_history_unless_told_otherwise() -> None:
 
 
 def test_a_lexical_teacher_helps_small_models_with_a_history_unless_told_otherwise() -> None:
-    assert derived().lexical == HISTORY.lexical > 0
-    assert derived(commit_share=0.0).lexical == 0
-    assert derived(model_type="qwen2", spec=CATALOGUE["qodo"]).lexical == 0
-    assert derived(settings=TrainingSettings(lexical_share=0)).lexical == 0
-    assert derived(settings=TrainingSettings(lexical_share=0.2), commit_share=0.0).lexical == 0.2
+    assert derived().lexical_share == HISTORY.lexical_share > 0
+    assert derived(commit_share=0.0).lexical_share == 0
+    assert derived(model_type="qwen2", spec=CATALOGUE["qodo"]).lexical_share == 0
+    assert derived(settings=TrainingSettings(lexical_share=0)).lexical_share == 0
+    assert derived(settings=TrainingSettings(lexical_share=0.2), commit_share=0.0).lexical_share == 0.2
+
+
+@pytest.mark.parametrize("setting", ["lexical_share", "rehearsal_weight"])
+def test_without_its_teacher_or_its_rehearsal_a_history_takes_the_smaller_rank_and_scale(setting: str) -> None:
+    less = derived(settings=TrainingSettings.model_validate({setting: 0}))
+    assert (less.lora_rank, less.delta_scale) == (PLAIN_HISTORY.lora_rank, PLAIN_HISTORY.delta_scale)
+    assert less.lora_rank < derived().lora_rank and less.delta_scale < derived().delta_scale
+    assert less.mined
+
+
+def test_an_adapter_that_is_continued_keeps_its_rank_and_scale() -> None:
+    continued = derived(start_rank=8, start_scale=0.6)
+    assert (continued.lora_rank, continued.delta_scale) == (8, 0.6)
+    assert derived(settings=TrainingSettings(delta_scale=1), start_scale=0.6).delta_scale == 1
 
 
 def test_rows_alone_ask_for_nothing_that_is_not_at_hand() -> None:
-    alone = derived(beside=False)
-    assert not alone.mined and (alone.rehearsal, alone.lexical) == (0, 0)
+    alone = derived(corpus_at_hand=False)
+    assert not alone.mined and (alone.rehearsal, alone.lexical_share) == (0, 0)
     assert alone.lora_rank < derived().lora_rank and alone.delta_scale < derived().delta_scale
     assert alone.learning_rate == derived().learning_rate
-    assert derived(beside=False, commit_share=0.0) == derived(commit_share=0.0)
+    assert derived(corpus_at_hand=False, commit_share=0.0) == derived(commit_share=0.0)
 
 
 def test_large_models_move_less() -> None:
