@@ -206,6 +206,7 @@ def of_candidate(store: Store, candidate_id: str) -> Metadata:
         "base_model": training["base_model"],
         "started_from": (training.get("started_from") or {}).get("candidate_id", "the base model"),
         "rows": training["rows"],
+        "lexical_teacher": training.get("lexical_teacher", False),
         "rehearsed": training.get("rehearsed", 0),
         "steps": training["steps"],
         "final_loss": training["final_loss"],

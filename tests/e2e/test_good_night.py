@@ -114,7 +114,7 @@ def test_the_trainings_figures_its_curve_and_its_log_reach_dagster(good: Night, 
         assert event is not None and event.asset_materialization is not None
         metadata = event.asset_materialization.metadata
         said = "\n".join(entry.user_message for entry in instance.all_logs(event.run_id))
-    for name in ("rows", "rehearsed", "steps", "final_loss", "samples_per_second"):
+    for name in ("rows", "lexical_teacher", "rehearsed", "steps", "final_loss", "samples_per_second"):
         assert metadata[name].value == trained[name]
     decides = read_report(team.store, team.candidate_id).slice("docstring")
     assert decides is not None

@@ -13,16 +13,14 @@ from embed_assets.encoder.load import load_encoder
 from embed_assets.retrieval.fusion import zscores
 from embed_assets.retrieval.lexical import lexical_index
 from embed_assets.training import loop
-from embed_assets.training.adapter import adapter_parameters, adapter_state, add_adapter
+from embed_assets.training.adapter import adapter_state
 from embed_assets.training.curve import StepRecord
 from embed_assets.training.data import Batch, TrainingData, batch_passages, make_batch, prepare
 from embed_assets.training.lexical_teacher import TEACHER_TEMPERATURE, LexicalTeacher, lexical_teacher
 from embed_assets.training.loop import train
-from embed_assets.training.memory import MemoryPlan
-from embed_assets.training.ranks import Ranks
-from embed_assets.training.step import loss_and_gradients
 from tests.training.made_pairs import ONE_GO, pairs_table, tiny_data, tiny_recipe
 from tests.training.test_loop import PowerCutError
+from tests.training.test_step import CACHED, adapted, gradients
 
 ELSEWHERE = ["other.py sweep\ndef sweep(): pass", "other.py mop\ndef mop(): pass"]
 
@@ -81,25 +79,12 @@ def test_a_corpus_without_a_word_leaves_the_label(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path_name", ["padded", "flat"])
 def test_cached_gradients_carry_it_exactly(path_name: str, tmp_path: Path) -> None:
     path, data = tiny_data(tmp_path)
-    encoder = load_encoder(path, device="cpu")
-    add_adapter(encoder, tiny_recipe())
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in adapter_parameters(encoder.model).values():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    encoder = adapted(path)
     batch = taught(data, np.arange(12), ELSEWHERE)
-
-    def gradients(of: Batch, plan: MemoryPlan, path: str) -> torch.Tensor:
-        encoder.model.zero_grad()
-        loss_and_gradients(encoder, of, temperature=0.05, plan=plan, path=path, ranks=Ranks())
-        return torch.cat([p.grad.flatten() for p in adapter_parameters(encoder.model).values() if p.grad is not None])
-
-    expected = gradients(batch, ONE_GO, "padded")
-    cached = MemoryPlan(micro_batch_tokens=48, cached_gradients=True, reason="for tests")
-    assert torch.linalg.vector_norm(gradients(batch, cached, path_name) - expected) < 1e-4 * torch.linalg.vector_norm(
-        expected
-    )
-    without = gradients(replace(batch, taught=None), ONE_GO, "padded")
+    _, expected = gradients(encoder, batch, ONE_GO)
+    _, cached = gradients(encoder, batch, CACHED, path_name)
+    _, without = gradients(encoder, replace(batch, taught=None), ONE_GO)
+    assert torch.linalg.vector_norm(cached - expected) < 1e-4 * torch.linalg.vector_norm(expected)
     assert torch.linalg.vector_norm(without - expected) > 0.01 * torch.linalg.vector_norm(expected)
 
 

@@ -56,20 +56,17 @@ def test_small_models_mine_their_negatives_from_the_corpus_of_a_history() -> Non
     assert not derived(model_type="qwen2", spec=CATALOGUE["qodo"]).mined
 
 
-def test_small_models_rehearse_beside_a_history_unless_told_otherwise() -> None:
-    assert derived().rehearsal == HISTORY.rehearsal > 0
-    assert derived(commit_share=0.0).rehearsal == 0
-    assert derived(model_type="qwen2", spec=CATALOGUE["qodo"]).rehearsal == 0
-    assert derived(settings=TrainingSettings(rehearsal_weight=0)).rehearsal == 0
-    assert derived(settings=TrainingSettings(rehearsal_weight=1.5), commit_share=0.0).rehearsal == 1.5
+@pytest.mark.parametrize(("dial", "setting"), [("rehearsal", "rehearsal_weight"), ("lexical_share", "lexical_share")])
+def test_small_models_with_a_history_rehearse_and_have_a_teacher_unless_told_otherwise(dial: str, setting: str) -> None:
+    def found(told: float | None = None, **changes: object) -> float:
+        settings = TrainingSettings.model_validate({} if told is None else {setting: told})
+        return float(getattr(derived(settings, **changes), dial))
 
-
-def test_a_lexical_teacher_helps_small_models_with_a_history_unless_told_otherwise() -> None:
-    assert derived().lexical_share == HISTORY.lexical_share > 0
-    assert derived(commit_share=0.0).lexical_share == 0
-    assert derived(model_type="qwen2", spec=CATALOGUE["qodo"]).lexical_share == 0
-    assert derived(settings=TrainingSettings(lexical_share=0)).lexical_share == 0
-    assert derived(settings=TrainingSettings(lexical_share=0.2), commit_share=0.0).lexical_share == 0.2
+    assert found() == getattr(HISTORY, dial) > 0
+    assert found(commit_share=0.0) == 0
+    assert found(model_type="qwen2", spec=CATALOGUE["qodo"]) == 0
+    assert found(0) == 0
+    assert found(0.5, commit_share=0.0) == 0.5
 
 
 @pytest.mark.parametrize("setting", ["lexical_share", "rehearsal_weight"])
