@@ -108,7 +108,7 @@ def test_the_teacher_has_its_share_in_a_jobs_loss(model: Path, filled: Store) ->
         recipe = replace(job.recipe, epochs=1, lexical_share=share)
         summary = run_job(replace(job, recipe=recipe, output=f"{job.output}-{share}", latest_link=""))
         losses[summary["lexical_teacher"]] = summary["first_loss"]
-    assert abs(losses[True] - losses[False]) > 1e-3
+    assert abs(losses[True] - losses[False]) > 1e-4, "the same run otherwise, bit for bit"
 
 
 def test_the_corpus_is_read_for_the_teacher_alone_too(
