@@ -117,21 +117,18 @@ def test_the_adapter_takes_over_the_teachers_ranking(path_name: str, tmp_path: P
     """Rows with shuffled positives: only the teacher knows which passage has a query's words."""
     path, _ = tiny_data(tmp_path)
     pairs = pairs_table(48, negatives=0)
-    wrong = pairs.with_columns(
-        pl.concat([pairs["positive"][7:], pairs["positive"][:7]]),
-        pl.concat([pairs["definition_id"][7:], pairs["definition_id"][:7]]),
-        pl.concat([pairs["snippet_id"][7:], pairs["snippet_id"][:7]]),
-    )
+    answers = pl.col("positive", "definition_id", "snippet_id")
+    wrong = pairs.with_columns(answers.gather((pl.int_range(pl.len()) + 7) % pl.len()))
     agreement = {}
     for share in (0.0, 0.9):
         encoder = load_encoder(path, device="cpu")
         data = prepare(encoder, wrong, hard_negatives=0)
         teacher = lexical_teacher(data, [], share=share)
-        train(encoder, data, tiny_recipe(epochs=12), teacher=teacher, path=path_name, precision="float32")
+        train(encoder, data, tiny_recipe(epochs=30), teacher=teacher, path=path_name, precision="float32")
         agreement[share] = _agreement(
             teacher, data, encoder.encode_rows(data.query_tokens), encoder.encode_rows(data.passage_tokens)
         )
-    assert agreement[0.9] > agreement[0.0] + 0.08
+    assert agreement[0.9] > agreement[0.0] + 0.2
 
 
 def _agreement(teacher: LexicalTeacher, data: TrainingData, queries: np.ndarray, passages: np.ndarray) -> float:
