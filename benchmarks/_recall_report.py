@@ -19,6 +19,8 @@ from embed_assets.evaluation.significance import cluster_sums
 Doubles = npt.NDArray[np.float64]
 RESAMPLES = 4_000
 LARGE_CORPUS = 2_000
+DIALS = ("learning_rate", "batch_size", "temperature", "lora_rank", "rehearsal", "lexical_share", "delta_scale")
+"""Of the recipe, named in the report; None where the runs are older than the dial."""
 TICKS = (250, 500, 1_000, 2_000, 4_000)
 """Of the plot, in rows and functions."""
 GOALS = (
@@ -291,18 +293,7 @@ def write_report(work: Path, output: Path | None, *, runs: str = "seed") -> str:
     sets["all"] = measured
     sets = {f"{name} ({len(found)})": found for name, found in sets.items() if found}
     dials = measured[0].seeds[0]["night"]["recipe"]
-    recipe = {
-        key: dials.get(key)
-        for key in (
-            "learning_rate",
-            "batch_size",
-            "temperature",
-            "lora_rank",
-            "rehearsal",
-            "lexical_share",
-            "delta_scale",
-        )
-    }
+    recipe = {key: dials.get(key) for key in DIALS}
     seconds = [seed["night"]["training_seconds"] for each in measured for seed in each.seeds]
     lines = [
         f"Seeds: {len(measured[0].seeds)}. Recipe: {recipe}. Machine: {measured[0].seeds[0]['machine']}.", "",

@@ -120,18 +120,17 @@ def load_inputs(job: TrainingJob) -> Prepared:
         len(data), data.tokens_per_row, len(held_out), data.truncated, encoder.max_tokens, time.monotonic() - started,
     )  # fmt: skip
     rehearsal = _rehearsal(job, encoder, len(data))
-    teacher = None
-    if corpus is not None and job.recipe.lexical_share > 0:
-        teacher = lexical_teacher(data, corpus["text"].to_list(), share=job.recipe.lexical_share)
+    teacher = _teacher(job, data, corpus)
     return Prepared(
-        encoder=encoder,
-        pairs=pairs,
-        data=data,
-        validation=validation,
-        rehearsal=rehearsal,
-        teacher=teacher,
+        encoder=encoder, pairs=pairs, data=data, validation=validation, rehearsal=rehearsal, teacher=teacher,
         start=start,
-    )
+    )  # fmt: skip
+
+
+def _teacher(job: TrainingJob, data: TrainingData, corpus: pl.DataFrame | None) -> LexicalTeacher | None:
+    if corpus is None or not job.recipe.lexical_share:
+        return None
+    return lexical_teacher(data, corpus["text"].to_list(), share=job.recipe.lexical_share)
 
 
 def _rehearsal(job: TrainingJob, encoder: Encoder, rows: int) -> Rehearsal | None:

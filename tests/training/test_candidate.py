@@ -63,13 +63,24 @@ def planned(settings: Settings, store: Store) -> TrainingJob:
     return job
 
 
+def write_history(store: Store) -> None:
+    """Sixty rows that all come from commits."""
+    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(store.pairs)
+
+
+def show(store: Store, function: str) -> pl.DataFrame:
+    """A corpus beside the rows: one function that judges nothing."""
+    shown = pl.DataFrame([(function, "d", "s")], schema=dict(NEGATIVE_SCHEMA), orient="row")
+    shown.write_parquet(store.pairs_negatives)
+    return shown
+
+
 def test_a_historys_negatives_are_mined_among_what_may_be_shown(
     model: Path, filled: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
+    write_history(filled)
     before = planned(settings_for(model), filled)
-    shown = pl.DataFrame([("run()", "d", "s")], schema=dict(NEGATIVE_SCHEMA), orient="row")
-    shown.write_parquet(filled.pairs_negatives)
+    shown = show(filled, "run()")
     job = planned(settings_for(model), filled)
     assert (before.negatives, job.negatives) == ("", str(filled.pairs_negatives.absolute()))
     assert job.input_digest != before.input_digest
@@ -86,10 +97,9 @@ def test_a_historys_negatives_are_mined_among_what_may_be_shown(
 
 
 def test_a_history_has_a_lexical_teacher_where_the_corpus_is_at_hand(model: Path, filled: Store) -> None:
-    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
+    write_history(filled)
     assert load_inputs(planned(settings_for(model), filled)).teacher is None
-    shown = pl.DataFrame([("run()", "d", "s")], schema=dict(NEGATIVE_SCHEMA), orient="row")
-    shown.write_parquet(filled.pairs_negatives)
+    show(filled, "run()")
     job = planned(settings_for(model), filled)
     teacher = load_inputs(job).teacher
     assert teacher is not None and teacher.share == job.recipe.lexical_share > 0
@@ -100,9 +110,8 @@ def test_a_history_has_a_lexical_teacher_where_the_corpus_is_at_hand(model: Path
 
 def test_the_teacher_reaches_a_jobs_training(model: Path, filled: Store) -> None:
     """With it the adapter is another; everything else is the same, and would give the same bits."""
-    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
-    shown = pl.DataFrame([("run()", "d", "s")], schema=dict(NEGATIVE_SCHEMA), orient="row")
-    shown.write_parquet(filled.pairs_negatives)
+    write_history(filled)
+    show(filled, "run()")
     job = planned(settings_for(model), filled)
     adapters = {}
     for share in (0.0, 1.0):
@@ -116,13 +125,12 @@ def test_the_teacher_reaches_a_jobs_training(model: Path, filled: Store) -> None
 def test_the_corpus_is_read_for_the_teacher_alone_too(
     model: Path, filled: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
+    write_history(filled)
     settings = settings_for(model).model_dump()
     settings["pairs"]["hard_negatives"] = 0  # and so nothing is mined
     digests = []
     for text in ("run()", "walk()"):
-        shown = pl.DataFrame([(text, "d", "s")], schema=dict(NEGATIVE_SCHEMA), orient="row")
-        shown.write_parquet(filled.pairs_negatives)
+        show(filled, text)
         job = planned(Settings.model_validate(settings), filled)
         assert not job.recipe.mined and job.negatives
         digests.append(job.input_digest)
@@ -136,7 +144,7 @@ def test_a_history_rehearses_and_documentation_does_not(
 ) -> None:
     documentation = planned(settings_for(model), filled)
     assert "is not there" not in caplog.text, "none is wanted"
-    pairs_table(60).with_columns(source=pl.lit("commit")).write_parquet(filled.pairs)
+    write_history(filled)
     before = planned(settings_for(model), filled)
     assert f"{filled.pairs_rehearsal} is not there: trained without it" in caplog.text
     foreign = [(f"what step {row} does", f"lib.py step{row}\ndef step{row}(): pass") for row in range(20)]
